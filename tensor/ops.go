@@ -1,0 +1,250 @@
+package tensor
+
+// Ops is the table of operations that a device offers. An entry only enqueues
+// work: none reads device memory on the host, none returns an error (Device.Sync
+// reports failures); a shape that breaks what the comments ask for is a broken
+// invariant and panics. Every operation is deterministic: the same inputs give
+// the same bytes, whatever the number of threads.
+//
+// T is the number of tokens of a packed batch (all sequences laid end to end), H
+// the hidden size, V the vocabulary. Float tensors are of Device.Float(), ids,
+// positions, starts and targets I32. A gradient argument named D… receives
+// "+=" where the entry says accumulate, "=" otherwise. Absent optional tensors
+// are the zero Tensor.
+type Ops struct {
+	// Zero sets x to 0.
+	Zero func(x Tensor)
+	// Copy sets dst = src, of equal shape, any strides, converting between float types.
+	Copy func(dst, src Tensor)
+	// Add sets y = a + b, all of one shape; y may be a or b.
+	Add func(y, a, b Tensor)
+	// Scale sets x = x·f.
+	Scale func(x Tensor, f float32)
+
+	// Matmul is the general matrix product with an optional bias.
+	Matmul func(m Matmul)
+	// SumRows adds the sum of the rows of x [T, n] to y [n] (the gradient of a bias).
+	SumRows func(y, x Tensor)
+
+	// Embedding sets y [T, H] to the rows of w [V, H] that ids [T] name.
+	Embedding func(y, w, ids Tensor)
+	// EmbeddingBackward adds each row of dy [T, H] to the row of dw [V, H] that
+	// its id names, in the order of the tokens.
+	EmbeddingBackward func(dw, dy, ids Tensor)
+
+	// RMSNorm and RMSNormBackward: root mean square layer normalisation
+	// (Zhang & Sennrich 2019), optionally of a sum (the residual connection).
+	RMSNorm         func(a RMSNorm)
+	RMSNormBackward func(a RMSNormBackward)
+
+	// RoPE rotates heads by their positions (Su et al. 2021), in place.
+	RoPE func(a RoPE)
+
+	// Attention and AttentionBackward: causal self-attention over packed sequences.
+	Attention         func(a Attention)
+	AttentionBackward func(a AttentionBackward)
+	// CachedAttention attends to keys and values kept in a cache.
+	CachedAttention func(a CachedAttention)
+
+	// GLU sets y [T, n] = act(x[:, :n]) · x[:, n:] for x [T, 2n]: gate first, then up
+	// (Shazeer 2020).
+	GLU func(y, x Tensor, act Activation)
+	// GLUBackward sets dx [T, 2n] from dy [T, n] and the forward's x. dx may be x.
+	GLUBackward func(dx, dy, x Tensor, act Activation)
+
+	// CrossEntropy is the fused output projection and loss; see its argument.
+	CrossEntropy func(a CrossEntropy)
+
+	// SumSquares adds Σ x² to the first element of out (F64 on every device).
+	SumSquares func(out, x Tensor)
+	// ClipFactor decides on the step from the gradients' norm; see its argument.
+	ClipFactor func(a ClipFactor)
+	// AdamW updates a flat run of parameters; see its argument.
+	AdamW func(a AdamW)
+
+	// Sample draws one token a row of logits; see its argument.
+	Sample func(a Sample)
+}
+
+// Matmul is C = A·B + Beta·C + Bias, where TransA and TransB stand for the
+// transposed operand: C [m, n]; A [m, k] or, transposed, [k, m]; B [k, n] or,
+// transposed, [n, k]. A linear layer y = x·Wᵀ + b with W [out, in] is
+// {C: y, A: x, B: W, TransB: true, Bias: b}. Operands may have strides. Beta is
+// 0 (C's old content is never read) or 1. Bias [n] is optional.
+type Matmul struct {
+	C, A, B        Tensor
+	TransA, TransB bool
+	Beta           float32
+	Bias           Tensor
+}
+
+// RMSNorm is, for each row, s = X + Delta (X alone where Delta is absent) and
+// Y = s · RStd · W with RStd = 1/√(mean(s²) + Eps).
+// X, Delta, Sum, Y [T, H]; W [H]; RStd [T], written, for the backward pass.
+// Sum receives s and must be given with Delta (it may be X or Delta itself).
+type RMSNorm struct {
+	Y, X, W, RStd Tensor
+	Delta, Sum    Tensor
+	Eps           float32
+}
+
+// RMSNormBackward gives the gradients of RMSNorm at s = Sum (or X):
+// DW [H] += Σ_t DY·s·RStd (left out if absent), and DX [T, H] = (+= with
+// Accumulate) the gradient of s through Y, plus DSum, the gradient that reaches
+// s from elsewhere (the residual stream), where present. DX may be DSum.
+type RMSNormBackward struct {
+	DX, DW     Tensor
+	DY, DSum   Tensor
+	S, W, RStd Tensor
+	Accumulate bool
+}
+
+// RoPE rotates, in X [T, …], the Heads heads of HeadDim columns each that start
+// at column 0: with half = columns of Cos, the pair (x[i], x[i+half]), i < half,
+// becomes (x[i]·c − x[i+half]·s, x[i+half]·c + x[i]·s), c and s being row
+// Positions[t] of Cos and Sin [positions, half]. Columns of a head past 2·half
+// stay. Inverse rotates back (the backward pass).
+type RoPE struct {
+	X              Tensor
+	Cos, Sin       Tensor
+	Positions      Tensor // I32 [T]
+	Heads, HeadDim int
+	Inverse        bool
+}
+
+// AttentionShape is what attention operations share. A token's row of QKV holds
+// Heads query heads, then KVHeads key heads, then KVHeads value heads, of
+// HeadDim columns each; query head h uses key/value head h / (Heads/KVHeads).
+// A token attends to itself and to those before it in its sequence, with a
+// Window > 0 only to the last Window of them, itself included. Scores are scaled
+// by Scale before the softmax.
+type AttentionShape struct {
+	Heads, KVHeads, HeadDim int
+	Scale                   float32
+	Window                  int
+}
+
+// Attention sets O [T, Heads·HeadDim] and LSE [Heads, T], the logarithm of the sum of
+// the exponentials of each score row, from QKV [T, (Heads+2·KVHeads)·HeadDim].
+// Starts I32 [n+1] holds the first token of each sequence and, last, T;
+// sequences may be empty. Longest bounds their length.
+type Attention struct {
+	AttentionShape
+	O, LSE, QKV Tensor
+	Starts      Tensor
+	Longest     int
+}
+
+// AttentionBackward sets DQKV from DO and the forward's O, LSE and QKV.
+type AttentionBackward struct {
+	AttentionShape
+	DQKV, DO    Tensor
+	O, LSE, QKV Tensor
+	Starts      Tensor
+	Longest     int
+}
+
+// CachedAttention is attention for generation. Token t of QKV, already rotated,
+// belongs to sequence slot Slots[t] at position Positions[t]. Its key and value are first
+// written to row Positions[t] of K[slot] and V[slot] ([slots, capacity,
+// KVHeads·HeadDim] each); then its query attends to rows 0…Positions[t] of the
+// slot (the last Window of them). Tokens of one slot are adjacent and in order.
+type CachedAttention struct {
+	AttentionShape
+	O, QKV           Tensor
+	K, V             Tensor
+	Slots, Positions Tensor // I32 [T]
+}
+
+// Activation is a function of a gated or plain MLP.
+type Activation uint8
+
+// The activations: SiLU x·σ(x), GELU by the error function, its tanh approximation, ReLU.
+const (
+	SiLU Activation = iota
+	GELU
+	GELUTanh
+	ReLU
+)
+
+// CrossEntropy projects X [T, H] on the vocabulary with W [V, H] and takes the
+// cross-entropy of each row whose target is not negative:
+//
+//	Loss[0] += Σ_t −log softmax(X_t·Wᵀ)[Targets[t]]     (F64)
+//	Loss[1] += number of such rows
+//	Loss[2] += number of them whose largest logit is the target's
+//
+// With DX present it also sets DX = d(Scale[0]·Loss)/dX (0 for rows without a
+// target) and, with DW present, adds d(Scale[0]·Loss)/dW to DW: the gradients are made while the logits
+// of a block of rows are at hand, so logits never exist in full and are computed
+// once. Scale [1] is a device scalar (one over the tokens of the global batch).
+type CrossEntropy struct {
+	Loss    Tensor // F64 [3]
+	X, W    Tensor
+	Targets Tensor // I32 [T]
+	DX, DW  Tensor
+	Scale   Tensor // Float [1]
+}
+
+// What changes from step to step lies in one small device tensor, the step
+// block, of F64 [StepSize]; kernels read it there, so that a captured graph
+// needs no new arguments.
+const (
+	StepLR         = iota // learning rate of this step
+	StepBias1             // 1 − β1^t
+	StepBias2             // 1 − β2^t
+	StepSumSquares        // Σ g² of all gradients, made by SumSquares
+	StepGradNorm          // its root, set by ClipFactor
+	StepClip              // factor on gradients, set by ClipFactor
+	StepSkip              // 1: the step must change nothing (non-finite gradients), set by ClipFactor
+	StepSkipped           // number of steps skipped so far, set by ClipFactor
+	StepSize       = 16
+)
+
+// ClipFactor reads Step[StepSumSquares] and sets Step[StepGradNorm] to its root,
+// Step[StepClip] to min(1, MaxNorm/(norm + 1e-6)) (1 if MaxNorm ≤ 0), and, where the norm is
+// not finite or one of the F64 values of Check is not, Step[StepSkip] to 1 (else 0), counting in
+// Step[StepSkipped]. The form is torch.nn.utils.clip_grad_norm_'s.
+type ClipFactor struct {
+	Step    Tensor
+	Check   Tensor // optional F64: losses
+	MaxNorm float64
+}
+
+// AdamW (Loshchilov & Hutter 2019) over flat tensors of one length, with g =
+// Grad·Step[StepClip]:
+//
+//	Param −= lr·WeightDecay·Param
+//	M = β1·M + (1−β1)·g;  V = β2·V + (1−β2)·g²
+//	Param −= lr · (M/bias1) / (√(V/bias2) + Eps)
+//
+// lr, bias1, bias2 come from Step. Nothing changes where Step[StepSkip] is set.
+type AdamW struct {
+	Param, Grad, M, V Tensor
+	Step              Tensor
+	Beta1, Beta2      float32
+	Eps, WeightDecay  float32
+}
+
+// Sample draws IDs [n] I32 from Logits [n, V] and sets LogProbs [n] to the
+// natural logarithm of softmax(Logits)[id], before any of the settings are
+// applied. Rows[i] holds the settings of row i.
+type Sample struct {
+	IDs, LogProbs, Logits Tensor
+	Rows                  []SampleRow
+}
+
+// SampleRow says how one row is sampled. In this order: Banned tokens are
+// excluded; RepetitionPenalty r divides the positive and multiplies the negative
+// logits of the tokens in Seen (Keskar et al. 2019; 0 or 1: none); Temperature 0 takes the largest logit (the lowest
+// id among equals), else logits are divided by it; TopK > 0 keeps the k largest;
+// TopP in (0,1) keeps the smallest set, largest first, whose probability reaches
+// TopP; MinP keeps those with at least MinP times the largest probability. The draw uses Uniform in [0,1),
+// made by the caller's counter-based generator, so that a row's token does not
+// depend on its neighbours.
+type SampleRow struct {
+	Temperature, TopP, MinP, RepetitionPenalty float32
+	TopK                                       int
+	Uniform                                    float64
+	Seen, Banned                               []int32
+}
