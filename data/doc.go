@@ -1,0 +1,32 @@
+// Package data turns a user's files into the packed batches that training
+// consumes.
+//
+// The way of a row:
+//
+//	file  --Reader-->  Record        one JSON object, or one text document
+//	      --Convert->  Row           one normalized form for every row format
+//	      --As------>  Row           what the objective needs (a chat with an
+//	                                 answer, a prompt, a pair, a labelled answer)
+//	      --Encoder->  ids, mask     the tokens, and which of them are trained on
+//	      --Load---->  Dataset       all rows, encoded, in flat blocks
+//	      --Loader-->  Step          packed micro-batches of one optimizer step
+//
+// Files are JSON (a list of objects, read element by element), JSONL, or plain
+// text, gzipped or not; what a file is, is decided by its content, and by its
+// name only where the content leaves it open. Row formats (Format) are detected
+// from the first rows and can be named.
+//
+// Nothing is lost silently: every row that isn't trained on is counted in Stats
+// under a Reason, with the places of the first ones. Rows that are mistakes (a
+// missing field, a wrong type) end the load unless Options.BadRows says "skip".
+//
+// Packing follows the padding-free form that attention kernels with cumulative
+// sequence lengths take: the sequences of a micro-batch lie one behind the
+// other in one flat row, Starts holds where each begins, positions restart at
+// 0, and no target crosses a start.
+//
+// Order depends on the seed alone: every shuffle is a Philox stream
+// (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) keyed
+// by seed, source and epoch. A State of a few hundred bytes restores a Loader
+// so that the very same steps follow.
+package data
