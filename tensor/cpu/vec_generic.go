@@ -1,0 +1,85 @@
+package cpu
+
+import "math"
+
+// The plain Go versions of the vector kernels: what runs where no SIMD level
+// fits, and what the SIMD kernels are tested against. They compute what the
+// generated kernels compute, by the same formulas, in float32. Sums are kept in
+// eight lanes, like a vector's, for accuracy and because it breaks the chain of
+// dependent additions.
+
+func vecMaxGeneric(x []float32) float32 {
+	m := float32(math.Inf(-1))
+	for _, v := range x {
+		if v > m || v != v {
+			m = v
+		}
+		if m != m {
+			break
+		}
+	}
+	return m
+}
+
+func vecExpSumGeneric(dst, src []float32, shift float32) float32 {
+	var s [8]float32
+	for i, v := range src {
+		e := exp32(v - shift)
+		dst[i] = e
+		s[i&7] += e
+	}
+	return sumLanes(&s)
+}
+
+func vecSumExpGeneric(src []float32, shift float32) float32 {
+	var s [8]float32
+	for i, v := range src {
+		s[i&7] += exp32(v - shift)
+	}
+	return sumLanes(&s)
+}
+
+func vecScaleGeneric(x []float32, f float32) {
+	for i := range x {
+		x[i] *= f
+	}
+}
+
+func vecAxpyGeneric(y, x []float32, f float32) {
+	x = x[:len(y)]
+	for i := range y {
+		y[i] += f * x[i]
+	}
+}
+
+func vecAddGeneric(y, a, b []float32) {
+	a, b = a[:len(y)], b[:len(y)]
+	for i := range y {
+		y[i] = a[i] + b[i]
+	}
+}
+
+func vecDotGeneric(a, b []float32) float32 {
+	var s [8]float32
+	b = b[:len(a)]
+	i := 0
+	for ; i+8 <= len(a); i += 8 {
+		x, y := a[i:i+8:i+8], b[i:i+8:i+8]
+		s[0] += x[0] * y[0]
+		s[1] += x[1] * y[1]
+		s[2] += x[2] * y[2]
+		s[3] += x[3] * y[3]
+		s[4] += x[4] * y[4]
+		s[5] += x[5] * y[5]
+		s[6] += x[6] * y[6]
+		s[7] += x[7] * y[7]
+	}
+	for ; i < len(a); i++ {
+		s[i&7] += a[i] * b[i]
+	}
+	return sumLanes(&s)
+}
+
+func sumLanes(s *[8]float32) float32 {
+	return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+}
