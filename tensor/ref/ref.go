@@ -1,0 +1,104 @@
+// Package ref is the reference device: every operation of tensor.Ops in plain
+// float64 Go, written to be read beside its equation. Tests compare other
+// devices with it and take finite differences on it; nothing is fast, nothing
+// runs in parallel, and an operation is done when its call returns.
+//
+// All float tensors are F64. Only Copy also reads and writes narrower types.
+package ref
+
+import (
+	"fmt"
+
+	"ringtail/tensor"
+)
+
+// Device is the reference device. The zero value is ready to use.
+type Device struct{}
+
+// New returns a reference device.
+func New() *Device { return &Device{} }
+
+// Name is "ref".
+func (*Device) Name() string { return "ref" }
+
+// Host is true: the memory is ordinary Go memory.
+func (*Device) Host() bool { return true }
+
+// Float is F64.
+func (*Device) Float() tensor.Dtype { return tensor.F64 }
+
+// Sync returns nil: every operation ended when it was called.
+func (*Device) Sync() error { return nil }
+
+// Ops is the table of reference operations. It is a fresh copy, which a test may
+// alter.
+func (*Device) Ops() *tensor.Ops {
+	return &tensor.Ops{
+		Zero:              zero,
+		Copy:              copyTensor,
+		Add:               add,
+		Scale:             scale,
+		Matmul:            matmul,
+		SumRows:           sumRows,
+		Embedding:         embedding,
+		EmbeddingBackward: embeddingBackward,
+		RMSNorm:           rmsNorm,
+		RMSNormBackward:   rmsNormBackward,
+		RoPE:              rope,
+		Attention:         attention,
+		AttentionBackward: attentionBackward,
+		CachedAttention:   cachedAttention,
+		GLU:               glu,
+		GLUBackward:       gluBackward,
+		CrossEntropy:      crossEntropy,
+		SumSquares:        sumSquares,
+		ClipFactor:        clipFactor,
+		AdamW:             adamW,
+		Sample:            sample,
+	}
+}
+
+// matrix is an F64 tensor as rows of float64.
+type matrix struct {
+	data               []float64
+	rows, cols, stride int
+}
+
+func (m matrix) row(i int) []float64 {
+	if m.cols == 0 {
+		return nil
+	}
+	return m.data[i*m.stride:][:m.cols]
+}
+
+// matrixOf checks that t is F64 [rows, cols] (or any shape of as many rows).
+func matrixOf(what string, t tensor.Tensor, rows, cols int) matrix {
+	if t.Dtype != tensor.F64 || t.Rank() < 1 || t.Rows() != rows || t.Cols() != cols {
+		panic(fmt.Sprintf("ref: %s is %v; it must be F64[%d %d]", what, t, rows, cols))
+	}
+	return matrix{t.Float64(), rows, cols, t.Stride}
+}
+
+// vectorOf checks that t is F64 [n].
+func vectorOf(what string, t tensor.Tensor, n int) []float64 {
+	if t.Dtype != tensor.F64 || t.Rank() != 1 || t.Len() != n {
+		panic(fmt.Sprintf("ref: %s is %v; it must be F64[%d]", what, t, n))
+	}
+	return t.Float64()
+}
+
+// intsOf checks that t is I32 [n].
+func intsOf(what string, t tensor.Tensor, n int) []int32 {
+	if t.Dtype != tensor.I32 || t.Rank() != 1 || t.Len() != n {
+		panic(fmt.Sprintf("ref: %s is %v; it must be I32[%d]", what, t, n))
+	}
+	return t.Int32()
+}
+
+// index checks that a number read from an I32 tensor names one of n rows.
+func index(what string, i int32, n int) int {
+	if i < 0 || int(i) >= n {
+		panic(fmt.Sprintf("ref: %s %d is outside [0,%d)", what, i, n))
+	}
+	return int(i)
+}
