@@ -91,7 +91,8 @@ type RMSNorm struct {
 // RMSNormBackward gives the gradients of RMSNorm at s = Sum (or X):
 // DW [H] += Σ_t DY·s·RStd (left out if absent), and DX [T, H] = (+= with
 // Accumulate) the gradient of s through Y, plus DSum, the gradient that reaches
-// s from elsewhere (the residual stream), where present. DX may be DSum.
+// s from elsewhere (the residual stream), where present. DX may be DSum; where
+// DX is absent only DW is made.
 type RMSNormBackward struct {
 	DX, DW     Tensor
 	DY, DSum   Tensor
@@ -175,9 +176,10 @@ const (
 //	Loss[2] += number of them whose largest logit is the target's
 //
 // With DX present it also sets DX = d(Scale[0]·Loss)/dX (0 for rows without a
-// target) and, with DW present, adds d(Scale[0]·Loss)/dW to DW: the gradients are made while the logits
-// of a block of rows are at hand, so logits never exist in full and are computed
-// once. Scale [1] is a device scalar (one over the tokens of the global batch).
+// target); with DW present it adds d(Scale[0]·Loss)/dW to DW (either may be
+// present alone). The gradients are made while the logits of a block of rows are
+// at hand, so logits never exist in full and are computed once. Scale [1] is a
+// device scalar (one over the tokens of the global batch).
 type CrossEntropy struct {
 	Loss    Tensor // F64 [3]
 	X, W    Tensor

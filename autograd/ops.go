@@ -1,0 +1,255 @@
+package autograd
+
+import "ringtail/tensor"
+
+// Embedding looks up rows: ids I32 [T] → [T, H], table w [V, H].
+func (t *Tape) Embedding(ids *Var, w *Param) *Var {
+	ops := t.dev.Ops()
+	y := t.NewVar("embedding", t.dev.Float(), ids.Shape[0], w.Shape[1])
+	t.Record(&Node{
+		Name: "embedding", In: []*Var{ids}, Out: []*Var{y}, Params: []*Param{w},
+		Needs:   []*Var{ids},
+		Forward: func() { ops.Embedding(y.value, w.Value, ids.value) },
+		Backward: func(g *Grads) {
+			if w.Trainable() {
+				ops.EmbeddingBackward(w.Grad, g.Out(0), ids.value)
+			}
+		},
+	})
+	return y
+}
+
+// Gather picks rows of x [T, H]: rows I32 [n] → [n, H].
+func (t *Tape) Gather(x, rows *Var) *Var {
+	ops := t.dev.Ops()
+	y := t.NewVar("gather", x.Dtype, rows.Shape[0], x.Cols())
+	t.Record(&Node{
+		Name: "gather", In: []*Var{x, rows}, Out: []*Var{y},
+		Needs: []*Var{rows}, AddsOnly: true,
+		Forward: func() { ops.Embedding(y.value, x.value, rows.value) },
+		Backward: func(g *Grads) {
+			if dx, _ := g.In(0); !dx.IsZero() {
+				ops.EmbeddingBackward(dx, g.Out(0), rows.value)
+			}
+		},
+	})
+	return y
+}
+
+// Linear is y [T, out] = x [T, in] · wᵀ + bias, with w [out, in] and an optional
+// bias [out].
+func (t *Tape) Linear(x *Var, w, bias *Param) *Var {
+	ops := t.dev.Ops()
+	y := t.NewVar("linear", x.Dtype, x.Rows(), w.Shape[0])
+	n := &Node{Name: "linear", In: []*Var{x}, Out: []*Var{y}, Params: []*Param{w}, Accumulates: true}
+	if w.Trainable() {
+		n.Needs = []*Var{x}
+	}
+	var b tensor.Tensor
+	if bias != nil {
+		n.Params = append(n.Params, bias)
+		b = bias.Value
+	}
+	n.Forward = func() {
+		ops.Matmul(tensor.Matmul{C: y.value, A: x.value, B: w.Value, TransB: true, Bias: b})
+	}
+	n.Backward = func(g *Grads) {
+		dy := g.Out(0)
+		if w.Trainable() {
+			ops.Matmul(tensor.Matmul{C: w.Grad, A: dy, B: x.value, TransA: true, Beta: 1})
+		}
+		if bias != nil && bias.Trainable() {
+			ops.SumRows(bias.Grad, dy)
+		}
+		if dx, accumulate := g.In(0); !dx.IsZero() {
+			ops.Matmul(tensor.Matmul{C: dx, A: dy, B: w.Value, Beta: beta(accumulate)})
+		}
+	}
+	t.Record(n)
+	return y
+}
+
+func beta(accumulate bool) float32 {
+	if accumulate {
+		return 1
+	}
+	return 0
+}
+
+// Add is a + b, of one shape.
+func (t *Tape) Add(a, b *Var) *Var {
+	ops := t.dev.Ops()
+	y := t.NewVar("add", a.Dtype, a.Shape...)
+	t.Record(&Node{
+		Name: "add", In: []*Var{a, b}, Out: []*Var{y},
+		InPlace: [][2]int{{0, 0}, {0, 1}}, GradInPlace: [][2]int{{0, 0}}, SharedGrad: [][2]int{{0, 1}},
+		Accumulates: true,
+		Forward:     func() { ops.Add(y.value, a.value, b.value) },
+		Backward: func(g *Grads) {
+			for i := range 2 {
+				d, accumulate := g.In(i)
+				switch {
+				case d.IsZero():
+				case accumulate:
+					ops.Add(d, d, g.Out(0))
+				case d.Addr != g.Out(0).Addr:
+					ops.Copy(d, g.Out(0))
+				}
+			}
+		},
+	})
+	return y
+}
+
+// RMSNorm normalises the rows of x [T, H] with weights w [H].
+func (t *Tape) RMSNorm(x *Var, w *Param, eps float32) *Var {
+	ops := t.dev.Ops()
+	y := t.NewVar("norm", x.Dtype, x.Shape...)
+	rstd := t.NewVar("norm.rstd", x.Dtype, x.Rows())
+	t.Record(&Node{
+		Name: "rmsnorm", In: []*Var{x}, Out: []*Var{y, rstd}, Params: []*Param{w},
+		Needs: []*Var{x, rstd}, Accumulates: true, GradInPlace: [][2]int{{0, 0}},
+		Forward: func() {
+			ops.RMSNorm(tensor.RMSNorm{Y: y.value, X: x.value, W: w.Value, RStd: rstd.value, Eps: eps})
+		},
+		Backward: func(g *Grads) {
+			dx, accumulate := g.In(0)
+			ops.RMSNormBackward(tensor.RMSNormBackward{DX: dx, DW: w.Grad, DY: g.Out(0), S: x.value, W: w.Value,
+				RStd: rstd.value, Accumulate: accumulate})
+		},
+	})
+	return y
+}
+
+// AddRMSNorm is the residual connection and the norm after it in one pass:
+// sum = x + delta, y = norm(sum).
+func (t *Tape) AddRMSNorm(x, delta *Var, w *Param, eps float32) (sum, y *Var) {
+	ops := t.dev.Ops()
+	sum = t.NewVar("residual", x.Dtype, x.Shape...)
+	y = t.NewVar("norm", x.Dtype, x.Shape...)
+	rstd := t.NewVar("norm.rstd", x.Dtype, x.Rows())
+	t.Record(&Node{
+		Name: "add+rmsnorm", In: []*Var{x, delta}, Out: []*Var{y, rstd, sum}, Params: []*Param{w},
+		Needs: []*Var{sum, rstd}, Accumulates: true,
+		InPlace: [][2]int{{2, 0}, {2, 1}}, GradInPlace: [][2]int{{0, 2}}, SharedGrad: [][2]int{{0, 1}},
+		Forward: func() {
+			ops.RMSNorm(tensor.RMSNorm{Y: y.value, X: x.value, W: w.Value, RStd: rstd.value,
+				Delta: delta.value, Sum: sum.value, Eps: eps})
+		},
+		Backward: func(g *Grads) {
+			for i := range 2 {
+				dx, accumulate := g.In(i)
+				if dx.IsZero() && (i == 1 || w.Grad.IsZero()) {
+					continue
+				}
+				dw := w.Grad
+				if i == 1 {
+					dw = tensor.Tensor{} // counted with the first summand
+				}
+				ops.RMSNormBackward(tensor.RMSNormBackward{DX: dx, DW: dw, DY: g.Out(0), DSum: g.Out(2), S: sum.value,
+					W: w.Value, RStd: rstd.value, Accumulate: accumulate})
+			}
+		},
+	})
+	return sum, y
+}
+
+// RoPE rotates the first heads heads (of headDim columns) of each row of x by
+// the token's position; other columns pass. cos and sin are tables
+// [positions, half].
+func (t *Tape) RoPE(x, positions *Var, cos, sin tensor.Tensor, heads, headDim int) *Var {
+	ops := t.dev.Ops()
+	y := t.NewVar("rope", x.Dtype, x.Shape...)
+	rotate := func(v tensor.Tensor, inverse bool) {
+		ops.RoPE(tensor.RoPE{X: v, Cos: cos, Sin: sin, Positions: positions.value, Heads: heads, HeadDim: headDim, Inverse: inverse})
+	}
+	t.Record(&Node{
+		Name: "rope", In: []*Var{x, positions}, Out: []*Var{y}, Needs: []*Var{positions},
+		InPlace: [][2]int{{0, 0}}, GradInPlace: [][2]int{{0, 0}},
+		Forward: func() {
+			if y.value.Addr != x.value.Addr {
+				ops.Copy(y.value, x.value)
+			}
+			rotate(y.value, false)
+		},
+		Backward: func(g *Grads) {
+			dx, _ := g.In(0)
+			if dx.Addr != g.Out(0).Addr {
+				ops.Copy(dx, g.Out(0))
+			}
+			rotate(dx, true)
+		},
+	})
+	return y
+}
+
+// Attention is causal self-attention within the sequences of a packed batch:
+// qkv [T, (Heads+2·KVHeads)·HeadDim] → [T, Heads·HeadDim]. longest bounds the
+// sequences' length.
+func (t *Tape) Attention(qkv, starts *Var, shape tensor.AttentionShape, longest int) *Var {
+	ops := t.dev.Ops()
+	o := t.NewVar("attention", qkv.Dtype, qkv.Rows(), shape.Heads*shape.HeadDim)
+	lse := t.NewVar("attention.lse", qkv.Dtype, shape.Heads, qkv.Rows())
+	t.Record(&Node{
+		Name: "attention", In: []*Var{qkv, starts}, Out: []*Var{o, lse}, Needs: []*Var{qkv, starts, o, lse},
+		Forward: func() {
+			ops.Attention(tensor.Attention{AttentionShape: shape, O: o.value, LSE: lse.value, QKV: qkv.value,
+				Starts: starts.value, Longest: longest})
+		},
+		Backward: func(g *Grads) {
+			dqkv, _ := g.In(0)
+			ops.AttentionBackward(tensor.AttentionBackward{AttentionShape: shape, DQKV: dqkv, DO: g.Out(0), O: o.value,
+				LSE: lse.value, QKV: qkv.value, Starts: starts.value, Longest: longest})
+		},
+	})
+	return o
+}
+
+// CachedAttention is attention for generation, over keys and values kept in k
+// and v [slots, capacity, KVHeads·HeadDim]; it has no backward pass.
+func (t *Tape) CachedAttention(qkv, slots, positions *Var, k, v tensor.Tensor, shape tensor.AttentionShape) *Var {
+	ops := t.dev.Ops()
+	o := t.NewVar("attention", qkv.Dtype, qkv.Rows(), shape.Heads*shape.HeadDim)
+	t.Record(&Node{
+		Name: "cached attention", In: []*Var{qkv, slots, positions}, Out: []*Var{o},
+		Forward: func() {
+			ops.CachedAttention(tensor.CachedAttention{AttentionShape: shape, O: o.value, QKV: qkv.value, K: k, V: v,
+				Slots: slots.value, Positions: positions.value})
+		},
+	})
+	return o
+}
+
+// GLU is the gated MLP's middle: [T, 2n] (gate, up) → act(gate)·up [T, n].
+func (t *Tape) GLU(x *Var, act tensor.Activation) *Var {
+	ops := t.dev.Ops()
+	y := t.NewVar("glu", x.Dtype, x.Rows(), x.Cols()/2)
+	t.Record(&Node{
+		Name: "glu", In: []*Var{x}, Out: []*Var{y}, Needs: []*Var{x},
+		Forward: func() { ops.GLU(y.value, x.value, act) },
+		Backward: func(g *Grads) {
+			dx, _ := g.In(0)
+			ops.GLUBackward(dx, g.Out(0), x.value, act)
+		},
+	})
+	return y
+}
+
+// CrossEntropy is the output projection with w [V, H] and the cross-entropy with
+// targets I32 [T] (negative: ignored); loss F64 [3] and scale [1] are memory of
+// the caller's, see tensor.CrossEntropy. Training, it makes the gradient of
+// scale·loss at once.
+func (t *Tape) CrossEntropy(x, targets *Var, w *Param, loss, scale tensor.Tensor) {
+	ops := t.dev.Ops()
+	t.Record(&Node{
+		Name: "cross-entropy", In: []*Var{x, targets}, Params: []*Param{w},
+		FusedForward: func(g *Grads) {
+			a := tensor.CrossEntropy{Loss: loss, X: x.value, W: w.Value, Targets: targets.value, Scale: scale}
+			if g.Train {
+				a.DX, _ = g.In(0)
+				a.DW = w.Grad
+			}
+			ops.CrossEntropy(a)
+		},
+	})
+}
