@@ -16,6 +16,7 @@ const (
 	ReasonWrongType    Reason = "wrong_type"
 	ReasonUnknownRole  Reason = "unknown_role"
 	ReasonUnknown      Reason = "unknown_format"
+	ReasonTemplate     Reason = "template_refused" // the chat template or tokenizer can't take the row
 	ReasonNotFit       Reason = "not_for_this_use" // e.g. a chat where pairs are wanted
 )
 
@@ -40,7 +41,7 @@ const (
 func (r Reason) mistake() bool {
 	switch r {
 	case ReasonBadJSON, ReasonInvalidUTF8, ReasonTooLarge, ReasonMissingField, ReasonWrongType,
-		ReasonUnknownRole, ReasonUnknown, ReasonNotFit:
+		ReasonUnknownRole, ReasonUnknown, ReasonTemplate, ReasonNotFit:
 		return true
 	}
 	return false

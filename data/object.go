@@ -3,6 +3,7 @@ package data
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sort"
 	"strings"
@@ -74,13 +75,23 @@ func checkColumns(columns map[string]string) error {
 // parseObject reads a JSON object. The bytes must be valid UTF-8.
 func parseObject(raw []byte, columns map[string]string) (object, *RowError) {
 	o := object{columns: columns}
-	if kindOf(raw) != kindObject {
-		return o, rowErr(ReasonWrongType, "", "expected a JSON object, found %s", kindOf(raw))
+	k := kindOf(raw)
+	if k != kindObject && k != kindBroken {
+		return o, rowErr(ReasonWrongType, "", "expected a JSON object, found %s", k)
 	}
 	if err := json.Unmarshal(raw, &o.fields); err != nil {
-		return o, rowErr(ReasonBadJSON, "", "broken JSON: %v", err)
+		return o, brokenJSON(err)
 	}
 	return o, nil
+}
+
+// brokenJSON explains what encoding/json found.
+func brokenJSON(err error) *RowError {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return rowErr(ReasonBadJSON, "", "broken JSON at byte %d of the row: %v", syntax.Offset, err)
+	}
+	return rowErr(ReasonBadJSON, "", "broken JSON: %v", err)
 }
 
 // kind is the type of a JSON value, as an error message names it.
@@ -94,6 +105,7 @@ const (
 	kindString kind = "a string"
 	kindList   kind = "a list"
 	kindObject kind = "an object"
+	kindBroken kind = "something that isn't JSON"
 )
 
 // kindOf tells a value's type by its first character.
@@ -113,8 +125,10 @@ func kindOf(raw []byte) kind {
 		return kindBool
 	case 'n':
 		return kindNull
+	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+		return kindNumber
 	}
-	return kindNumber
+	return kindBroken
 }
 
 // name is what the file calls a field.

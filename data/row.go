@@ -3,6 +3,8 @@ package data
 import (
 	"encoding/json"
 	"fmt"
+
+	"ringtail/chat"
 )
 
 // The roles of a normalized Message. Every spelling that formats use (human,
@@ -14,20 +16,9 @@ const (
 	RoleTool      = "tool" // what a called function returned
 )
 
-// Message is one turn of a chat.
-type Message struct {
-	Role    string // one of the Role constants
-	Content string
-	// Extra holds the message's other fields as they stood in the file
-	// ("tool_calls", "name", "reasoning_content", ...), for chat templates that
-	// use them. It is nil for most messages. The JSON is kept raw so that the
-	// order of keys survives.
-	Extra map[string]json.RawMessage
-}
-
-// ToolCalls returns the message's "tool_calls" as raw JSON (a list in OpenAI's
-// form), or nil where it calls nothing.
-func (m Message) ToolCalls() json.RawMessage { return m.Extra["tool_calls"] }
+// Message is one turn of a chat. Its Extra keeps the message's other fields as
+// they stood in the file (tool_calls, name, reasoning_content, ...).
+type Message = chat.Message
 
 // Location says where a row came from.
 type Location struct {

@@ -1,0 +1,129 @@
+package data
+
+import "strings"
+
+// As returns the row in the shape that a use needs: one row mostly, several
+// where a ranking becomes pairs or a pair becomes two labelled answers. ties
+// counts pairs of equal rank that weren't made. The error, if any, is a
+// *RowError that says why the row doesn't fit.
+//
+//	UseSFT       chats cut behind their last answer; the better answer of a pair
+//	             or ranking; answers labelled good; text
+//	UsePretrain  text; chats as for UseSFT, and prompts
+//	UsePrompts   the turns before the last answer
+//	UsePairs     pairs; rankings as all their pairs
+//	UseKTO       labelled answers; both sides of a pair, and of a ranking's pairs
+//	             the best and the worst
+func (r Row) As(use Use) (rows []Row, ties int, err error) {
+	var e *RowError
+	switch use {
+	case UseSFT, UsePretrain:
+		rows, e = r.asChat(use)
+	case UsePrompts:
+		rows, e = r.asPrompt()
+	case UsePairs:
+		rows, ties, e = r.asPairs()
+	case UseKTO:
+		rows, e = r.asLabelled()
+	}
+	if e != nil {
+		e.Where = r.Where
+		return nil, ties, e
+	}
+	return rows, ties, nil
+}
+
+func (r Row) asChat(use Use) ([]Row, *RowError) {
+	switch {
+	case r.Text != "":
+		return []Row{r}, nil
+	case r.Label != nil && !*r.Label:
+		return nil, rowErr(ReasonLabelledBad, "label", "the answer is labelled as bad")
+	case r.Chosen != nil:
+		r.Messages, r.Chosen, r.Rejected = join(r.Messages, r.Chosen), nil, nil
+		r.Notes = append(r.Notes[:len(r.Notes):len(r.Notes)], NoteBestAnswer)
+	case r.Ranked != nil:
+		r.Messages = join(r.Messages, r.Ranked[0])
+		r.Ranked, r.Ranks, r.Scores = nil, nil, nil
+		r.Notes = append(r.Notes[:len(r.Notes):len(r.Notes)], NoteBestAnswer)
+	}
+	if use == UsePretrain {
+		return []Row{r}, nil
+	}
+	if r.Format == FormatPrompts {
+		return nil, rowErr(ReasonMissingField, "output", "missing: expected an answer to train on; the row has only a question")
+	}
+	notes := append([]Note(nil), r.Notes...)
+	if err := endWithAnswer(&r.Messages, "", &notes); err != nil {
+		return nil, err
+	}
+	for i, m := range r.Messages {
+		if m.Role == RoleAssistant && isEmptyAnswer(m) {
+			return nil, rowErr(ReasonEmptyAnswer, indexed("messages", i), "the answer is empty")
+		}
+	}
+	r.Notes = notes
+	return []Row{r}, nil
+}
+
+func (r Row) asPrompt() ([]Row, *RowError) {
+	if r.Text != "" {
+		return nil, rowErr(ReasonNotFit, "", "plain text is no prompt; name the format prompts if it is one")
+	}
+	n := len(r.Messages)
+	for n > 0 && r.Messages[n-1].Role == RoleAssistant {
+		n--
+	}
+	if r.Format == FormatSelfInstruct || r.Format == FormatAlpaca {
+		if r.Reference == "" && n < len(r.Messages) {
+			r.Reference = r.Messages[len(r.Messages)-1].Content
+		}
+	}
+	r.Messages = r.Messages[:n:n]
+	empty := true
+	for _, m := range r.Messages {
+		empty = empty && (m.Role != RoleUser || strings.TrimSpace(m.Content) == "")
+	}
+	if empty {
+		return nil, rowErr(ReasonEmptyPrompt, "", "the row asks nothing")
+	}
+	r.Chosen, r.Rejected, r.Ranked, r.Ranks, r.Scores, r.Label = nil, nil, nil, nil, nil, nil
+	return []Row{r}, nil
+}
+
+func (r Row) asPairs() ([]Row, int, *RowError) {
+	switch {
+	case r.Chosen != nil:
+		return []Row{r}, 0, nil
+	case r.Ranked != nil:
+		pairs, ties := r.Pairs()
+		if len(pairs) == 0 {
+			return nil, ties, rowErr(ReasonAllTied, "", "no answer is better than another")
+		}
+		pairs[0].Notes = r.Notes
+		return pairs, ties, nil
+	case r.Format == FormatVotes:
+		return nil, 0, rowErr(ReasonOtherVote, "label", "a thumb compares nothing")
+	}
+	return nil, 0, rowErr(ReasonNotFit, "", "expected pairs (chosen and rejected, or ranked answers), found the format %s", r.Format)
+}
+
+func (r Row) asLabelled() ([]Row, *RowError) {
+	good, bad := true, false
+	better, worse := r.Chosen, r.Rejected
+	switch {
+	case r.Label != nil:
+		return []Row{r}, nil
+	case r.Ranked != nil:
+		better, worse = r.Ranked[0], r.Ranked[len(r.Ranked)-1]
+	case r.Chosen == nil:
+		return nil, rowErr(ReasonNotFit, "", "expected labelled answers (label: true or false) or pairs, found the format %s", r.Format)
+	}
+	a, b := r, r
+	a.Messages, a.Label = join(r.Messages, better), &good
+	b.Messages, b.Label, b.Notes = join(r.Messages, worse), &bad, nil
+	for _, p := range []*Row{&a, &b} {
+		p.Chosen, p.Rejected, p.Ranked, p.Ranks, p.Scores = nil, nil, nil, nil, nil
+	}
+	return []Row{a, b}, nil
+}
