@@ -1,0 +1,251 @@
+package shard
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"ringtail/safetensors"
+	"ringtail/tensor"
+)
+
+// manifest describes the chunks of a checkpoint, so that a reader can tell which
+// tensor lies where, and whether it fits, before it reads any.
+type manifest struct {
+	Format  int              `json:"format"`
+	Dtype   string           `json:"dtype"`
+	Chunks  []manifestChunk  `json:"chunks"`
+	Tensors []manifestTensor `json:"tensors"`
+}
+
+type manifestChunk struct {
+	File   string `json:"file,omitempty"` // absent for frozen chunks: they are the base model's
+	Len    int    `json:"len"`
+	Frozen bool   `json:"frozen,omitempty"`
+}
+
+type manifestTensor struct {
+	Name   string `json:"name"`
+	Shape  []int  `json:"shape"`
+	Chunk  int    `json:"chunk"`
+	Offset int    `json:"offset"`
+}
+
+const manifestFile = "manifest.json"
+
+func (s *Store) manifest() manifest {
+	m := manifest{Format: 1, Dtype: s.dev.Float().String()}
+	for i, c := range s.Layout.Chunks {
+		mc := manifestChunk{Len: c.Len, Frozen: c.Frozen}
+		if !c.Frozen {
+			mc.File = fmt.Sprintf("chunk-%05d.safetensors", i)
+		}
+		m.Chunks = append(m.Chunks, mc)
+	}
+	for _, e := range s.Layout.Entries {
+		m.Tensors = append(m.Tensors, manifestTensor{e.Name, e.Shape, e.Chunk, e.Offset})
+	}
+	return m
+}
+
+// parts are the flat buffers of a chunk that a checkpoint holds.
+func (c *chunk) parts() []namedPart {
+	p := []namedPart{{"value", c.value}}
+	if !c.m.IsZero() {
+		p = append(p, namedPart{"m", c.m}, namedPart{"v", c.v})
+	}
+	return p
+}
+
+type namedPart struct {
+	name string
+	t    tensor.Tensor
+}
+
+// pieceLen is the number of elements that pass through host memory at a time.
+const pieceLen = 1 << 20
+
+// WriteChunks writes the trained chunks (values and moments) and their manifest
+// into dir. It works chunk by chunk and never holds a second copy of the model.
+// Completeness of the folder as a whole is the caller's (package atomicfile).
+func (s *Store) WriteChunks(dir string) error {
+	m := s.manifest()
+	buf := make([]byte, pieceLen*s.dev.Float().Size())
+	for i, c := range s.chunks {
+		if m.Chunks[i].File == "" {
+			continue
+		}
+		var specs []safetensors.Spec
+		for _, p := range c.parts() {
+			specs = append(specs, safetensors.Spec{Name: p.name, Dtype: m.Dtype, Shape: []int{p.t.Len()}})
+		}
+		w, err := safetensors.Create(filepath.Join(dir, m.Chunks[i].File), nil, specs)
+		if err != nil {
+			return err
+		}
+		for _, p := range c.parts() {
+			for at := 0; at < p.t.Len(); at += pieceLen {
+				piece := p.t.Slice(at, min(pieceLen, p.t.Len()-at))
+				b := buf[:piece.Bytes()]
+				s.dev.Read(b, piece)
+				if err := w.Write(p.name, b); err != nil {
+					w.Abort()
+					return err
+				}
+			}
+		}
+		if err := w.Close(); err != nil {
+			return err
+		}
+	}
+	b, err := json.MarshalIndent(m, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, manifestFile), append(b, '\n'), 0o666)
+}
+
+// ReadChunks reads what WriteChunks wrote. The manifest must describe exactly
+// this store's layout; nothing is changed otherwise.
+func (s *Store) ReadChunks(dir string) error {
+	path := filepath.Join(dir, manifestFile)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: no %s: this is not a complete checkpoint", dir, manifestFile)
+	}
+	if err != nil {
+		return err
+	}
+	var m manifest
+	if err := json.Unmarshal(b, &m); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if err := s.fits(path, m); err != nil {
+		return err
+	}
+	files := make([]*safetensors.File, len(m.Chunks))
+	defer func() {
+		for _, f := range files {
+			if f != nil {
+				f.Close()
+			}
+		}
+	}()
+	for i, c := range s.chunks {
+		if m.Chunks[i].File == "" {
+			continue
+		}
+		f, err := safetensors.Open(filepath.Join(dir, m.Chunks[i].File))
+		if err != nil {
+			return err
+		}
+		files[i] = f
+		for _, p := range c.parts() {
+			t, ok := f.Tensor(p.name)
+			if !ok {
+				return fmt.Errorf("%s: no tensor %s: the checkpoint was written without optimizer state", f.Path(), p.name)
+			}
+			if t.Dtype != m.Dtype || len(t.Data) != p.t.Bytes() {
+				return fmt.Errorf("%s: tensor %s is %s %v, expected %s [%d]", f.Path(), p.name, t.Dtype, t.Shape, m.Dtype, p.t.Len())
+			}
+		}
+	}
+	for i, c := range s.chunks {
+		if files[i] == nil {
+			continue
+		}
+		for _, p := range c.parts() {
+			t, _ := files[i].Tensor(p.name)
+			size := p.t.Dtype.Size()
+			for at := 0; at < p.t.Len(); at += pieceLen {
+				piece := p.t.Slice(at, min(pieceLen, p.t.Len()-at))
+				s.dev.Write(piece, t.Data[at*size:at*size+piece.Bytes()])
+			}
+		}
+	}
+	return s.dev.Sync()
+}
+
+// fits checks that a checkpoint's manifest is this store's.
+func (s *Store) fits(path string, m manifest) error {
+	want := s.manifest()
+	if m.Format != want.Format {
+		return fmt.Errorf("%s: format %d, this version reads %d", path, m.Format, want.Format)
+	}
+	if m.Dtype != want.Dtype {
+		return fmt.Errorf("%s: weights are %s, this device computes in %s", path, m.Dtype, want.Dtype)
+	}
+	if len(m.Tensors) != len(want.Tensors) || len(m.Chunks) != len(want.Chunks) {
+		return fmt.Errorf("%s: %d tensors in %d chunks, the model of this run has %d in %d: it is another model's checkpoint",
+			path, len(m.Tensors), len(m.Chunks), len(want.Tensors), len(want.Chunks))
+	}
+	for i, t := range m.Tensors {
+		w := want.Tensors[i]
+		if t.Name != w.Name || fmt.Sprint(t.Shape) != fmt.Sprint(w.Shape) || t.Chunk != w.Chunk || t.Offset != w.Offset {
+			return fmt.Errorf("%s: tensor %s %v where this run has %s %v: it is another model's checkpoint", path, t.Name, t.Shape, w.Name, w.Shape)
+		}
+	}
+	for i, c := range m.Chunks {
+		if c != want.Chunks[i] {
+			return fmt.Errorf("%s: chunk %d is %+v where this run has %+v: other parameters were trained", path, i, c, want.Chunks[i])
+		}
+	}
+	return nil
+}
+
+// SetTensor writes float32 values into a stored tensor, n elements at a time:
+// next is called with a scratch slice to fill until all are written.
+func (s *Store) SetTensor(name string, next func(dst []float32) error) error {
+	p := s.params[name]
+	if p == nil {
+		panic("shard: no tensor " + name)
+	}
+	flat := p.Value.Reshape(p.Value.Len())
+	host := s.dev.Host() && s.dev.Float() == tensor.F32
+	var scratch []float32
+	for at := 0; at < flat.Len(); at += pieceLen {
+		piece := flat.Slice(at, min(pieceLen, flat.Len()-at))
+		if host {
+			if err := next(piece.Float32()); err != nil {
+				return err
+			}
+			continue
+		}
+		if scratch == nil {
+			scratch = make([]float32, pieceLen)
+		}
+		if err := next(scratch[:piece.Len()]); err != nil {
+			return err
+		}
+		tensor.SetFloat32(piece, scratch[:piece.Len()])
+	}
+	return nil
+}
+
+// Tensor reads a stored tensor in pieces of float32.
+func (s *Store) Tensor(name string, next func(src []float32) error) error {
+	p := s.params[name]
+	if p == nil {
+		panic("shard: no tensor " + name)
+	}
+	flat := p.Value.Reshape(p.Value.Len())
+	for at := 0; at < flat.Len(); at += pieceLen {
+		piece := flat.Slice(at, min(pieceLen, flat.Len()-at))
+		if s.dev.Host() && piece.Dtype == tensor.F32 {
+			if err := s.dev.Sync(); err != nil {
+				return err
+			}
+			if err := next(piece.Float32()); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := next(tensor.GetFloat32(piece)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
