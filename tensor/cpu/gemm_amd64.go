@@ -1,0 +1,3 @@
+package cpu
+
+func gemmLevel(simd) *gemmKernels { return gemmGeneric }

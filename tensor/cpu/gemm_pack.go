@@ -1,0 +1,63 @@
+package cpu
+
+import "unsafe"
+
+// Packing copies parts of A and B into the order in which micro-kernels read
+// them. Rows of A and rows of B are copied as they are; rows of transposed B are
+// transposed with vector shuffles. Columns beyond the matrix are left as they are
+// in the packed memory: what a kernel makes of them goes nowhere.
+
+// sliver is up to mr rows of A, packed or as they lie, with the kernel for it.
+type sliver struct {
+	tile   tileFunc
+	a      unsafe.Pointer
+	as, ak int
+}
+
+// sliver returns rows rows of A from row i on, for block [p0, p1) of k, as they
+// lie or packed into the worker's memory.
+func (p *product) sliver(ws *workspace, direct bool, i, rows, p0, p1 int) sliver {
+	switch {
+	case !direct:
+		dst := unsafe.Pointer(&ws.a.grow(p.mr * kcMax)[0])
+		p.packSliver(dst, i, rows, p0, p1)
+		return p.packedSliver(dst, rows)
+	case p.transA:
+		return sliver{p.cols[rows], unsafe.Add(p.a, 4*(p0*p.lda+i)), 4, 4 * p.lda}
+	default:
+		return sliver{p.rows[rows], unsafe.Add(p.a, 4*(i*p.lda+p0)), 4 * p.lda, 4 * p.ku}
+	}
+}
+
+// packedSliver is a packed sliver of rows rows at a.
+func (p *product) packedSliver(a unsafe.Pointer, rows int) sliver {
+	if p.transA {
+		return sliver{p.cols[rows], a, 4, 4 * rows}
+	}
+	return sliver{p.rows[rows], a, 4 * p.ku, 4 * p.ku * rows}
+}
+
+// packSliver packs rows rows of op(A) from row i on, for block [p0, p1) of k.
+func (p *product) packSliver(dst unsafe.Pointer, i, rows, p0, p1 int) {
+	if p.transA {
+		p.copyRows(p1-p0, rows, unsafe.Add(p.a, 4*(p0*p.lda+i)), 4*p.lda, dst, 4*rows)
+	} else {
+		p.packRows(p1-p0, rows, unsafe.Add(p.a, 4*(i*p.lda+p0)), 4*p.lda, dst)
+	}
+}
+
+// packB packs columns [j0, j1) of block [p0, p1) of op(B) into the worker's
+// memory: panels [p1-p0][nr].
+func (p *product) packB(ws *workspace, j0, j1, p0, p1 int) unsafe.Pointer {
+	kc, nr := p1-p0, p.nr
+	b := unsafe.Pointer(&ws.b.grow(kcMax * roundUp(ncMax, nr))[0])
+	for j := j0; j < j1; j += nr {
+		n, dst := min(nr, j1-j), unsafe.Add(b, 4*(j-j0)*kc)
+		if p.transB {
+			p.transpose(kc, n, unsafe.Add(p.b, 4*(j*p.ldb+p0)), 4*p.ldb, dst, 4*nr)
+		} else {
+			p.copyRows(kc, n, unsafe.Add(p.b, 4*(p0*p.ldb+j)), 4*p.ldb, dst, 4*nr)
+		}
+	}
+	return b
+}
