@@ -70,8 +70,13 @@ func roundEven(x float32) float32 {
 	return float32(x+magic) - magic
 }
 
-// sigmoid32 is 1/(1+e^-x).
-func sigmoid32(x float32) float32 { return 1 / (1 + exp32(-x)) }
+// sigmoid32 is s = 1/(1+e^-x) and 1-s as s·e^-x, which unlike the difference
+// keeps its relative accuracy where s nears 1.
+func sigmoid32(x float32) (s, complement float32) {
+	e := exp32(-x)
+	s = 1 / (1 + e)
+	return s, min(e, 1e38) * s
+}
 
 // normalTail32 is Φ(-|x|), the upper tail of the normal distribution, and the
 // density φ(x); both keep their relative accuracy far out, which 1 - erf does not.

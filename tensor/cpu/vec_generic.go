@@ -11,11 +11,8 @@ import "math"
 func vecMaxGeneric(x []float32) float32 {
 	m := float32(math.Inf(-1))
 	for _, v := range x {
-		if v > m || v != v {
+		if v > m {
 			m = v
-		}
-		if m != m {
-			break
 		}
 	}
 	return m
@@ -82,4 +79,78 @@ func vecDotGeneric(a, b []float32) float32 {
 
 func sumLanes(s *[8]float32) float32 {
 	return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+}
+
+func vecSumSquaresGeneric(x []float32) float64 {
+	var s [4]float64
+	for i, v := range x {
+		s[i&3] += float64(v) * float64(v)
+	}
+	return (s[0] + s[1]) + (s[2] + s[3])
+}
+
+func vecAddSquaresGeneric(y, a, b []float32) float32 {
+	var s [8]float32
+	for i := range y {
+		v := a[i] + b[i]
+		y[i] = v
+		s[i&7] += v * v
+	}
+	return sumLanes(&s)
+}
+
+func vecMulScaleGeneric(y, x, w []float32, f float32) {
+	x, w = x[:len(y)], w[:len(y)]
+	for i := range y {
+		y[i] = x[i] * f * w[i]
+	}
+}
+
+func vecNormDotGeneric(dy, s, w []float32) float32 {
+	var acc [8]float32
+	for i := range dy {
+		acc[i&7] += dy[i] * s[i] * w[i]
+	}
+	return sumLanes(&acc)
+}
+
+func vecNormDotWeightGeneric(dw, dy, s, w []float32, r float32) float32 {
+	var acc [8]float32
+	for i := range dw {
+		t := dy[i] * s[i]
+		acc[i&7] += t * w[i]
+		dw[i] += t * r
+	}
+	return sumLanes(&acc)
+}
+
+func vecNormGradGeneric(dx, dy, s, w []float32, r, k float32) {
+	for i := range dx {
+		dx[i] = dy[i]*w[i]*r - s[i]*k
+	}
+}
+
+func vecNormGradAddGeneric(dx, base, dy, s, w []float32, r, k float32) {
+	for i := range dx {
+		dx[i] = base[i] + dy[i]*w[i]*r - s[i]*k
+	}
+}
+
+func vecRotateGeneric(a, b, cos, sin []float32, sign float32) {
+	for i, x := range a {
+		y, c, s := b[i], cos[i], sin[i]*sign
+		a[i] = x*c - y*s
+		b[i] = y*c + x*s
+	}
+}
+
+func vecAdamWGeneric(p, m, v, g []float32, clip, decay, beta1, rest1, beta2, rest2, rate, root, eps float32) {
+	for i := range p {
+		gi := g[i] * clip
+		mi := beta1*m[i] + rest1*gi
+		vi := beta2*v[i] + rest2*(gi*gi)
+		m[i], v[i] = mi, vi
+		pi := p[i] - decay*p[i]
+		p[i] = pi - rate*mi/(float32(math.Sqrt(float64(vi)))*root+eps)
+	}
 }
