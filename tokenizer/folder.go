@@ -20,3 +20,4 @@ type Config struct {
 	// ChatTemplates holds the further named templates, such as "tool_use".
 	ChatTemplates map[string]string
 }
+type folderFiles struct{}

@@ -1,0 +1,131 @@
+package tokenizer
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// goldenDir is RINGTAIL_GOLDEN, by default ../shared/golden from the
+// repository's root. It skips the test where the folder is absent.
+func goldenDir(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("RINGTAIL_GOLDEN")
+	if dir == "" {
+		root, err := os.Getwd()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+				break
+			}
+			if filepath.Dir(root) == root {
+				t.Fatal("no go.mod above the test")
+			}
+			root = filepath.Dir(root)
+		}
+		dir = filepath.Join(root, "..", "shared", "golden")
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Skipf("golden data is absent: %v", err)
+	}
+	return dir
+}
+
+// vector is what the tokenizers library makes of a text.
+type vector struct {
+	Text               string  `json:"text"`
+	IDs                []int32 `json:"ids"`
+	IDsNoSpecial       []int32 `json:"ids_no_special"`
+	Decoded            string  `json:"decoded"`
+	DecodedWithSpecial string  `json:"decoded_with_special"`
+}
+
+// TestGolden compares every NAME.json that has a NAME.vectors.json.
+func TestGolden(t *testing.T) {
+	dir := filepath.Join(goldenDir(t), "tokenizers")
+	files, err := filepath.Glob(filepath.Join(dir, "*.vectors.json"))
+	if err != nil || len(files) == 0 {
+		t.Skipf("no vectors in %s", dir)
+	}
+	for _, file := range files {
+		path := strings.TrimSuffix(file, ".vectors.json") + ".json"
+		if _, err := os.Stat(path); err != nil {
+			continue // of a .model file
+		}
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".json"), func(t *testing.T) {
+			tok, err := Load(path)
+			if errors.Is(err, ErrUnsupported) {
+				t.Skip(err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var vectors []vector
+			if err := json.Unmarshal(data, &vectors); err != nil {
+				t.Fatal(err)
+			}
+			if len(vectors) == 0 {
+				t.Fatal("no vectors")
+			}
+			for i, v := range vectors {
+				compareVector(t, tok, i, v)
+			}
+		})
+	}
+}
+
+func compareVector(t *testing.T, tok *Tokenizer, i int, v vector) {
+	t.Helper()
+	if got := tok.Encode(v.Text, EncodeOptions{AddSpecial: true}); !slices.Equal(got, v.IDs) {
+		t.Errorf("vector %d: %q: ids are %d, want %d", i, v.Text, got, v.IDs)
+	}
+	if got := tok.Encode(v.Text, EncodeOptions{}); !slices.Equal(got, v.IDsNoSpecial) {
+		t.Errorf("vector %d: %q: ids without special are %d, want %d", i, v.Text, got, v.IDsNoSpecial)
+	}
+	if got := tok.Decode(v.IDs, true); got != v.Decoded {
+		t.Errorf("vector %d: decoded to %q, want %q", i, got, v.Decoded)
+	}
+	if got := tok.Decode(v.IDs, false); got != v.DecodedWithSpecial {
+		t.Errorf("vector %d: decoded with special to %q, want %q", i, got, v.DecodedWithSpecial)
+	}
+	ids, offsets := tok.EncodeOffsets(v.Text, EncodeOptions{AddSpecial: true})
+	if !slices.Equal(ids, v.IDs) {
+		t.Errorf("vector %d: EncodeOffsets and Encode differ", i)
+	}
+	checkOffsets(t, v.Text, ids, offsets)
+	s := tok.NewStream(true)
+	var b strings.Builder
+	for _, id := range v.IDs {
+		b.WriteString(s.Push(id))
+	}
+	b.WriteString(s.Flush())
+	if b.String() != v.Decoded {
+		t.Errorf("vector %d: streamed to %q, want %q", i, b.String(), v.Decoded)
+	}
+}
+
+// checkOffsets checks what holds of any tokenizer: one span a token, within the
+// text, in its order.
+func checkOffsets(t *testing.T, text string, ids []int32, offsets [][2]int) {
+	t.Helper()
+	if len(ids) != len(offsets) {
+		t.Fatalf("%q: %d offsets for %d tokens", text, len(offsets), len(ids))
+	}
+	last := [2]int{}
+	for i, o := range offsets {
+		if o[0] < last[0] || o[1] < last[1] || o[0] > o[1] || o[1] > len(text) {
+			t.Fatalf("%q: token %d has the offsets %v after %v", text, i, o, last)
+		}
+		last = o
+	}
+}
