@@ -11,11 +11,11 @@ import (
 // zero sets x = 0, whatever its type.
 func zero(x tensor.Tensor) {
 	size := x.Dtype.Size()
-	if x.Cols() == 0 {
-		return
-	}
+	memory := bytesOf(x)
 	for i := range x.Rows() {
-		clear(bytesOf(x)[i*x.Stride*size:][:x.Cols()*size])
+		if x.Cols() > 0 {
+			clear(memory[i*x.Stride*size:][:x.Cols()*size])
+		}
 	}
 }
 
@@ -47,16 +47,21 @@ func scale(x tensor.Tensor, f float32) {
 // is narrower. Types that are no floats are copied to their like.
 func copyTensor(dst, src tensor.Tensor) {
 	sameShape("Copy", dst, src)
+	if dst.Len() == 0 {
+		return
+	}
+	if dst.Dtype == src.Dtype {
+		size := dst.Dtype.Size()
+		to, from := bytesOf(dst), bytesOf(src)
+		for i := range dst.Rows() {
+			copy(to[i*dst.Stride*size:][:dst.Cols()*size], from[i*src.Stride*size:])
+		}
+		return
+	}
+	store, load := storeOf(dst), loadOf(src)
 	for i := range dst.Rows() {
 		for j := range dst.Cols() {
-			d, s := i*dst.Stride+j, i*src.Stride+j
-			switch {
-			case dst.Dtype == src.Dtype:
-				size := dst.Dtype.Size()
-				copy(bytesOf(dst)[d*size:][:size], bytesOf(src)[s*size:][:size])
-			default:
-				store(dst, d, load(src, s))
-			}
+			store(i*dst.Stride+j, load(i*src.Stride+j))
 		}
 	}
 }
@@ -74,35 +79,42 @@ const (
 	bf16Fraction, bf16MinExp = 7, -126
 )
 
-// load is element i of a float tensor's memory.
-func load(t tensor.Tensor, i int) float64 {
+// loadOf reads elements of a float tensor's memory.
+func loadOf(t tensor.Tensor) func(i int) float64 {
 	switch t.Dtype {
 	case tensor.F64:
-		return t.Float64()[i]
+		m := t.Float64()
+		return func(i int) float64 { return m[i] }
 	case tensor.F32:
-		return float64(t.Float32()[i])
+		m := t.Float32()
+		return func(i int) float64 { return float64(m[i]) }
 	case tensor.F16:
-		return decode16(t.Uint16()[i], f16Fraction, f16MinExp)
+		m := t.Uint16()
+		return func(i int) float64 { return decode16(m[i], f16Fraction, f16MinExp) }
 	case tensor.BF16:
-		return decode16(t.Uint16()[i], bf16Fraction, bf16MinExp)
+		m := t.Uint16()
+		return func(i int) float64 { return decode16(m[i], bf16Fraction, bf16MinExp) }
 	}
 	panic(fmt.Sprintf("ref: %v used as a float", t))
 }
 
-// store rounds x into element i of a float tensor's memory.
-func store(t tensor.Tensor, i int, x float64) {
+// storeOf rounds numbers into elements of a float tensor's memory.
+func storeOf(t tensor.Tensor) func(i int, x float64) {
 	switch t.Dtype {
 	case tensor.F64:
-		t.Float64()[i] = x
+		m := t.Float64()
+		return func(i int, x float64) { m[i] = x }
 	case tensor.F32:
-		t.Float32()[i] = float32(x)
+		m := t.Float32()
+		return func(i int, x float64) { m[i] = float32(x) }
 	case tensor.F16:
-		t.Uint16()[i] = encode16(x, f16Fraction, f16MinExp)
+		m := t.Uint16()
+		return func(i int, x float64) { m[i] = encode16(x, f16Fraction, f16MinExp) }
 	case tensor.BF16:
-		t.Uint16()[i] = encode16(x, bf16Fraction, bf16MinExp)
-	default:
-		panic(fmt.Sprintf("ref: %v used as a float", t))
+		m := t.Uint16()
+		return func(i int, x float64) { m[i] = encode16(x, bf16Fraction, bf16MinExp) }
 	}
+	panic(fmt.Sprintf("ref: %v used as a float", t))
 }
 
 // encode16 rounds x to the nearest IEEE-like 16-bit float, ties to even.

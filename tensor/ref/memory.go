@@ -38,8 +38,9 @@ func (d *Device) Alloc(n int) (*tensor.Buffer, error) {
 func free(addr uintptr) {
 	liveMu.Lock()
 	defer liveMu.Unlock()
-	for i := range live[addr] {
-		live[addr][i] = math.NaN()
+	memory := live[addr]
+	for i := range memory {
+		memory[i] = math.NaN()
 	}
 	delete(live, addr)
 }

@@ -1,0 +1,176 @@
+package conformance
+
+import (
+	"math"
+
+	"ringtail/tensor"
+)
+
+// attentionHeads are [Heads, KVHeads, HeadDim].
+var attentionHeads = [][3]int{{1, 1, 1}, {1, 1, 8}, {2, 2, 5}, {4, 2, 16}, {6, 2, 33}, {4, 1, 64}, {3, 3, 80}, {8, 2, 128}}
+
+// attentionBatches are lengths of packed sequences.
+var attentionBatches = [][]int{{}, {0}, {1}, {2, 3}, {0, 7, 0, 1}, {33}, {3, 0, 0, 17, 2, 33, 0}}
+
+// eachAttention calls f with every combination that the suite tries, and with a
+// sequence longer than the blocks that a kernel takes.
+func eachAttention(f func(l layout, heads [3]int, lengths []int, window int)) {
+	for _, l := range layouts {
+		for _, heads := range attentionHeads {
+			for _, lengths := range attentionBatches {
+				for _, window := range []int{0, 1, 4, 1000} {
+					f(l, heads, lengths, window)
+				}
+			}
+		}
+	}
+	for _, window := range []int{0, 70} {
+		f(dense, [3]int{4, 2, 16}, []int{5, 300}, window)
+	}
+}
+
+func testAttention(s *suite) {
+	eachAttention(func(l layout, heads [3]int, lengths []int, window int) {
+		tr := s.trial(l, "Attention [Heads KVHeads HeadDim] = %v, lengths %v, Window %d", heads, lengths, window)
+		shape, starts, longest, tokens := packed(heads, lengths, window)
+		attentionTrial(tr, shape, tr.normal(tokens, qkvColumns(shape)), starts, longest)
+	})
+	// Small whole numbers make large scores without rounding: exponentials must
+	// not overflow, nor all vanish.
+	for _, sign := range []float64{1, -1} {
+		tr := s.trial(dense, "Attention with scores of about %g", sign*300)
+		shape, starts, longest, tokens := packed([3]int{2, 1, 8}, []int{9, 4}, 0)
+		shape.Scale = 4
+		v := make([]float64, tokens*qkvColumns(shape))
+		for i := range v {
+			v[i] = float64(1 + tr.rng.IntN(5))
+			if i%qkvColumns(shape) < shape.Heads*shape.HeadDim {
+				v[i] *= sign
+			}
+		}
+		attentionTrial(tr, shape, v, starts, longest)
+	}
+}
+
+func attentionTrial(tr *trial, shape tensor.AttentionShape, v []float64, starts []int, longest int) {
+	tokens := starts[len(starts)-1]
+	qkv, begin := tr.values("QKV", v, tokens, qkvColumns(shape)), tr.ints("Starts", starts...)
+	o, lse := tr.blank("O", tokens, shape.Heads*shape.HeadDim), tr.blank("LSE", shape.Heads, tokens)
+	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
+		ops.Attention(tensor.Attention{AttentionShape: shape, O: at(o), LSE: at(lse), QKV: at(qkv), Starts: at(begin), Longest: longest})
+	})
+}
+
+func testAttentionBackward(s *suite) {
+	eachAttention(func(l layout, heads [3]int, lengths []int, window int) {
+		tr := s.trial(l, "AttentionBackward [Heads KVHeads HeadDim] = %v, lengths %v, Window %d", heads, lengths, window)
+		shape, starts, longest, tokens := packed(heads, lengths, window)
+		v := tr.held(tr.normal(tokens, qkvColumns(shape)))
+		ov, lsev := tr.forward(shape, v, starts, longest)
+		qkv, begin := tr.values("QKV", v, tokens, qkvColumns(shape)), tr.ints("Starts", starts...)
+		o, lse := tr.values("O", ov, tokens, shape.Heads*shape.HeadDim), tr.values("LSE", lsev, shape.Heads, tokens)
+		do, dqkv := tr.random("DO", tokens, shape.Heads*shape.HeadDim), tr.blank("DQKV", tokens, qkvColumns(shape))
+		tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
+			ops.AttentionBackward(tensor.AttentionBackward{AttentionShape: shape, DQKV: at(dqkv), DO: at(do),
+				O: at(o), LSE: at(lse), QKV: at(qkv), Starts: at(begin), Longest: longest})
+		})
+	})
+}
+
+// forward is the reference device's attention, whose results the backward pass
+// takes as inputs.
+func (tr *trial) forward(shape tensor.AttentionShape, v []float64, starts []int, longest int) (o, lse []float64) {
+	aid := tr.suite.trial(dense, "forward")
+	tokens := starts[len(starts)-1]
+	qkv, begin := aid.typed("QKV", tensor.F64, v, tokens, qkvColumns(shape)), aid.ints("Starts", starts...)
+	out, sums := aid.typed("O", tensor.F64, nil, tokens, shape.Heads*shape.HeadDim), aid.typed("LSE", tensor.F64, nil, shape.Heads, tokens)
+	defer aid.free()
+	images, ok := aid.runOn(tr.ref, func(o *operand) side { return o.ref }, func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
+		ops.Attention(tensor.Attention{AttentionShape: shape, O: at(out), LSE: at(sums), QKV: at(qkv), Starts: at(begin), Longest: longest})
+	})
+	if !ok {
+		panic("conformance: the reference's attention failed")
+	}
+	return decode(tensor.F64, out.ref.unpack(images[2])), decode(tensor.F64, sums.ref.unpack(images[3]))
+}
+
+// held rounds numbers to what the device's floats can hold.
+func (tr *trial) held(v []float64) []float64 {
+	return decode(tr.dev.Float(), encode(tr.dev.Float(), v))
+}
+
+func packed(heads [3]int, lengths []int, window int) (shape tensor.AttentionShape, starts []int, longest, tokens int) {
+	shape = tensor.AttentionShape{Heads: heads[0], KVHeads: heads[1], HeadDim: heads[2],
+		Scale: float32(1 / math.Sqrt(float64(heads[2]))), Window: window}
+	starts = []int{0}
+	for _, n := range lengths {
+		tokens += n
+		longest = max(longest, n)
+		starts = append(starts, tokens)
+	}
+	return shape, starts, longest, tokens
+}
+
+func qkvColumns(a tensor.AttentionShape) int { return (a.Heads + 2*a.KVHeads) * a.HeadDim }
+
+// chunk is tokens [from, from+n) of a cache slot.
+type chunk struct{ slot, from, n int }
+
+func testCachedAttention(s *suite) {
+	batches := [][]chunk{
+		{},
+		{{0, 0, 1}},
+		{{2, 0, 7}},
+		{{1, 5, 1}, {0, 32, 1}, {3, 0, 1}}, // one token each
+		{{3, 0, 33}, {1, 20, 1}, {0, 7, 9}, {2, 0, 3}}, // prompts, a continued prompt, and a token
+	}
+	for _, l := range layouts {
+		for _, heads := range attentionHeads {
+			for _, batch := range batches {
+				for _, window := range []int{0, 1, 4, 1000} {
+					cachedTrial(s, l, heads, batch, window, 41)
+				}
+			}
+		}
+	}
+	cachedTrial(s, dense, [3]int{4, 2, 16}, []chunk{{1, 299, 1}, {0, 200, 90}}, 0, 300)
+}
+
+func cachedTrial(s *suite, l layout, heads [3]int, batch []chunk, window, capacity int) {
+	const slots = 4
+	tr := s.trial(l, "CachedAttention [Heads KVHeads HeadDim] = %v, {slot from n} %v, Window %d", heads, batch, window)
+	shape, _, _, _ := packed(heads, nil, window)
+	width := shape.KVHeads * shape.HeadDim
+	// Rows of the cache that a query may see hold numbers, all others NaN.
+	kv, vv := notANumber(slots*capacity*width), notANumber(slots*capacity*width)
+	var slot, position []int
+	for _, c := range batch {
+		first := 0
+		if window > 0 {
+			first = max(0, c.from-window+1)
+		}
+		for p := first; p < c.from; p++ {
+			at := (c.slot*capacity + p) * width
+			copy(kv[at:], tr.normal(width))
+			copy(vv[at:], tr.normal(width))
+		}
+		for p := c.from; p < c.from+c.n; p++ {
+			slot, position = append(slot, c.slot), append(position, p)
+		}
+	}
+	qkv, o := tr.random("QKV", len(slot), qkvColumns(shape)), tr.blank("O", len(slot), shape.Heads*shape.HeadDim)
+	k, v := tr.values("K", kv, slots, capacity, width).exactly(), tr.values("V", vv, slots, capacity, width).exactly()
+	sl, ps := tr.ints("Slots", slot...), tr.ints("Positions", position...)
+	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
+		ops.CachedAttention(tensor.CachedAttention{AttentionShape: shape, O: at(o), QKV: at(qkv), K: at(k), V: at(v),
+			Slots: at(sl), Positions: at(ps)})
+	})
+}
+
+func notANumber(n int) []float64 {
+	v := make([]float64, n)
+	for i := range v {
+		v[i] = math.NaN()
+	}
+	return v
+}

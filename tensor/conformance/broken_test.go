@@ -1,0 +1,509 @@
+package conformance
+
+import (
+	"math"
+	"runtime"
+	"strings"
+	"testing"
+
+	"ringtail/tensor"
+	"ringtail/tensor/ref"
+)
+
+// broken is the reference device with one mistake.
+type broken struct {
+	*ref.Device
+	ops *tensor.Ops
+}
+
+func (b *broken) Ops() *tensor.Ops { return b.ops }
+
+// firstFailure runs one section up to its first failure, which it returns.
+func firstFailure(dev tensor.Device, section string) string {
+	message := ""
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s := &suite{dev: dev, ref: ref.New(), report: func(args ...any) {
+			message = args[0].(string)
+			runtime.Goexit()
+		}}
+		for _, part := range sections {
+			if part.name == section {
+				part.run(s)
+				return
+			}
+		}
+		message = "no such section"
+	}()
+	<-done
+	return message
+}
+
+// TestSuiteFindsMistakes breaks one operation at a time, in the ways in which
+// kernels are commonly wrong, and wants the suite to name the result that shows it.
+func TestSuiteFindsMistakes(t *testing.T) {
+	good := ref.New().Ops()
+	runs := 0.0
+	mistakes := []struct {
+		name, section string
+		want          string // in the message of the first failure
+		make          func(ops *tensor.Ops)
+	}{
+		{"result off by 1e-9", "Matmul", "C[", func(ops *tensor.Ops) {
+			ops.Matmul = func(m tensor.Matmul) {
+				good.Matmul(m)
+				if m.C.Len() > 0 {
+					m.C.Float64()[m.C.Bytes()/8-1] += 1e-9
+				}
+			}
+		}},
+		{"C read under Beta 0", "Matmul", "C[", func(ops *tensor.Ops) {
+			ops.Matmul = func(m tensor.Matmul) { m.Beta = 1; good.Matmul(m) }
+		}},
+		{"Beta ignored", "Matmul", "C[", func(ops *tensor.Ops) {
+			ops.Matmul = func(m tensor.Matmul) { m.Beta = 0; good.Matmul(m) }
+		}},
+		{"Bias forgotten", "Matmul", "C[", func(ops *tensor.Ops) {
+			ops.Matmul = func(m tensor.Matmul) { m.Bias = tensor.Tensor{}; good.Matmul(m) }
+		}},
+		{"an operand's stride ignored", "Matmul", "C[", func(ops *tensor.Ops) {
+			ops.Matmul = func(m tensor.Matmul) { m.A.Stride = m.A.Cols(); good.Matmul(m) }
+		}},
+		{"scratch memory in an input", "Matmul", "input A was changed", func(ops *tensor.Ops) {
+			ops.Matmul = func(m tensor.Matmul) {
+				good.Matmul(m)
+				good.Scale(m.A, -1)
+			}
+		}},
+		{"NaN times zero dropped", "Matmul", "C[", func(ops *tensor.Ops) {
+			ops.Matmul = func(m tensor.Matmul) {
+				good.Matmul(m)
+				cleanse(m.C)
+			}
+		}},
+		{"a vector written past the end", "Add", "memory outside of result y", func(ops *tensor.Ops) {
+			ops.Add = func(y, a, b tensor.Tensor) {
+				good.Add(y, a, b)
+				y.Shape = []int{y.Len() + 1}
+				y.Float64()[y.Len()-1] = 0
+			}
+		}},
+		{"rows written through the gap between them", "Scale", "memory outside of result x", func(ops *tensor.Ops) {
+			ops.Scale = func(x tensor.Tensor, f float32) {
+				for i, v := range x.Float64() {
+					x.Float64()[i] = v * float64(f)
+				}
+			}
+		}},
+		{"a different sum each time", "Add", "differs between two runs", func(ops *tensor.Ops) {
+			ops.Add = func(y, a, b tensor.Tensor) {
+				good.Add(y, a, b)
+				runs++
+				if y.Len() > 0 {
+					y.Float64()[0] += runs * 1e-15
+				}
+			}
+		}},
+		{"truncation in place of rounding", "Copy", "dst[", func(ops *tensor.Ops) {
+			ops.Copy = func(dst, src tensor.Tensor) {
+				good.Copy(dst, src)
+				if dst.Dtype == tensor.BF16 && src.Dtype == tensor.F32 && dst.Dense() && src.Dense() {
+					for i, v := range src.Float32() {
+						dst.Uint16()[i] = uint16(math.Float32bits(v) >> 16)
+					}
+				}
+			}
+		}},
+		{"set in place of added", "SumRows", "y[", func(ops *tensor.Ops) {
+			ops.SumRows = func(y, x tensor.Tensor) { good.Zero(y); good.SumRows(y, x) }
+		}},
+		{"ids off by one", "Embedding", "y[", func(ops *tensor.Ops) {
+			ops.Embedding = func(y, w, ids tensor.Tensor) {
+				good.Embedding(y, w, ids)
+				if y.Shape[0] > 1 {
+					good.Copy(y.Slice(0, 1), y.Slice(1, 1))
+				}
+			}
+		}},
+		{"only the last of equal ids counted", "EmbeddingBackward", "dw[", func(ops *tensor.Ops) {
+			ops.EmbeddingBackward = func(dw, dy, ids tensor.Tensor) {
+				for t := range ids.Len() {
+					good.Copy(dw.Slice(int(ids.Int32()[t]), 1), dy.Slice(t, 1))
+				}
+			}
+		}},
+		{"Eps forgotten", "RMSNorm", "[", func(ops *tensor.Ops) {
+			ops.RMSNorm = func(a tensor.RMSNorm) { a.Eps = 0; good.RMSNorm(a) }
+		}},
+		{"Sum not written", "RMSNorm", "Sum[", func(ops *tensor.Ops) {
+			ops.RMSNorm = func(a tensor.RMSNorm) {
+				if !a.Sum.IsZero() {
+					sum, b, _ := tensor.New(ref.New(), tensor.F64, a.X.Shape...)
+					defer b.Free()
+					a.Sum = sum
+				}
+				good.RMSNorm(a)
+			}
+		}},
+		{"DSum forgotten", "RMSNormBackward", "[", func(ops *tensor.Ops) {
+			ops.RMSNormBackward = func(a tensor.RMSNormBackward) { a.DSum = tensor.Tensor{}; good.RMSNormBackward(a) }
+		}},
+		{"Accumulate ignored", "RMSNormBackward", "DX[", func(ops *tensor.Ops) {
+			ops.RMSNormBackward = func(a tensor.RMSNormBackward) { a.Accumulate = false; good.RMSNormBackward(a) }
+		}},
+		{"Inverse ignored", "RoPE", "X[", func(ops *tensor.Ops) {
+			ops.RoPE = func(a tensor.RoPE) { a.Inverse = false; good.RoPE(a) }
+		}},
+		{"rows in place of Positions", "RoPE", "X[", func(ops *tensor.Ops) {
+			ops.RoPE = func(a tensor.RoPE) {
+				for t := range a.Positions.Len() {
+					a.Positions.Int32()[t] = int32(t)
+				}
+				good.RoPE(a)
+			}
+		}},
+		{"Window ignored", "Attention", "[", func(ops *tensor.Ops) {
+			ops.Attention = func(a tensor.Attention) { a.Window = 0; good.Attention(a) }
+		}},
+		{"a window longer by one", "Attention", "[", func(ops *tensor.Ops) {
+			ops.Attention = func(a tensor.Attention) {
+				if a.Window > 0 {
+					a.Window++
+				}
+				good.Attention(a)
+			}
+		}},
+		{"attention across sequences", "Attention", "[", func(ops *tensor.Ops) {
+			ops.Attention = func(a tensor.Attention) {
+				starts, b, _ := tensor.New(ref.New(), tensor.I32, 2)
+				defer b.Free()
+				starts.Int32()[1] = int32(a.QKV.Rows())
+				a.Starts, a.Longest = starts, a.QKV.Rows()
+				good.Attention(a)
+			}
+		}},
+		{"DQKV added to", "AttentionBackward", "DQKV[", func(ops *tensor.Ops) {
+			ops.AttentionBackward = func(a tensor.AttentionBackward) {
+				before, b, _ := tensor.New(ref.New(), tensor.F64, a.DQKV.Shape...)
+				defer b.Free()
+				good.Copy(before, a.DQKV)
+				good.AttentionBackward(a)
+				good.Add(a.DQKV, a.DQKV, before)
+			}
+		}},
+		{"key and value gradients of one head only", "AttentionBackward", "DQKV[", func(ops *tensor.Ops) {
+			ops.AttentionBackward = func(a tensor.AttentionBackward) {
+				good.AttentionBackward(a)
+				good.Scale(a.DQKV.Columns(a.Heads*a.HeadDim, 2*a.KVHeads*a.HeadDim), float32(a.KVHeads)/float32(a.Heads))
+			}
+		}},
+		{"the cache's unwritten rows read", "CachedAttention", "O[", func(ops *tensor.Ops) {
+			ops.CachedAttention = func(a tensor.CachedAttention) { a.Window = 0; good.CachedAttention(a) }
+		}},
+		{"cache not written", "CachedAttention", "[", func(ops *tensor.Ops) {
+			ops.CachedAttention = func(a tensor.CachedAttention) {
+				k, bk, _ := tensor.New(ref.New(), tensor.F64, a.K.Shape...)
+				defer bk.Free()
+				good.Copy(k, a.K)
+				a.K = k
+				good.CachedAttention(a)
+			}
+		}},
+		{"up before gate", "GLU", "y[", func(ops *tensor.Ops) {
+			ops.GLU = func(y, x tensor.Tensor, act tensor.Activation) {
+				n := y.Cols()
+				swapped, b, _ := tensor.New(ref.New(), tensor.F64, x.Shape...)
+				defer b.Free()
+				good.Copy(swapped.Columns(0, n), x.Columns(n, n))
+				good.Copy(swapped.Columns(n, n), x.Columns(0, n))
+				good.GLU(y, swapped, act)
+			}
+		}},
+		{"the tanh approximation for GELU", "GLU", "y[", func(ops *tensor.Ops) {
+			ops.GLU = func(y, x tensor.Tensor, act tensor.Activation) {
+				if act == tensor.GELU {
+					act = tensor.GELUTanh
+				}
+				good.GLU(y, x, act)
+			}
+		}},
+		{"NaN lost by max(x, 0)", "GLU", "y[", func(ops *tensor.Ops) {
+			ops.GLU = func(y, x tensor.Tensor, act tensor.Activation) {
+				good.GLU(y, x, act)
+				if act == tensor.ReLU {
+					cleanse(y)
+				}
+			}
+		}},
+		{"the activation's slope forgotten", "GLUBackward", "[", func(ops *tensor.Ops) {
+			ops.GLUBackward = func(dx, dy, x tensor.Tensor, act tensor.Activation) {
+				good.GLUBackward(dx, dy, x, tensor.ReLU)
+			}
+		}},
+		{"DX of ignored rows not set", "CrossEntropy", "DX[", func(ops *tensor.Ops) {
+			ops.CrossEntropy = func(a tensor.CrossEntropy) {
+				good.CrossEntropy(a)
+				for t, y := range a.Targets.Int32() {
+					if y < 0 && !a.DX.IsZero() {
+						good.Scale(a.DX.Slice(t, 1), float32(math.NaN()))
+					}
+				}
+			}
+		}},
+		{"loss set in place of added", "CrossEntropy", "Loss[", func(ops *tensor.Ops) {
+			ops.CrossEntropy = func(a tensor.CrossEntropy) { good.Zero(a.Loss); good.CrossEntropy(a) }
+		}},
+		{"DW set in place of added", "CrossEntropy", "DW[", func(ops *tensor.Ops) {
+			ops.CrossEntropy = func(a tensor.CrossEntropy) {
+				if !a.DW.IsZero() {
+					good.Zero(a.DW)
+				}
+				good.CrossEntropy(a)
+			}
+		}},
+		{"Scale forgotten", "CrossEntropy", "DX[", func(ops *tensor.Ops) {
+			ops.CrossEntropy = func(a tensor.CrossEntropy) {
+				if !a.Scale.IsZero() {
+					one, b, _ := tensor.New(ref.New(), tensor.F64, 1)
+					defer b.Free()
+					one.Float64()[0] = 1
+					a.Scale = one
+				}
+				good.CrossEntropy(a)
+			}
+		}},
+		{"set in place of added", "SumSquares", "out[", func(ops *tensor.Ops) {
+			ops.SumSquares = func(out, x tensor.Tensor) { good.Zero(out.Slice(0, 1)); good.SumSquares(out, x) }
+		}},
+		{"no 1e-6 beside the norm", "ClipFactor", "Step[", func(ops *tensor.Ops) {
+			ops.ClipFactor = func(a tensor.ClipFactor) {
+				good.ClipFactor(a)
+				step := a.Step.Float64()
+				if a.MaxNorm > 0 {
+					step[tensor.StepClip] = min(1, a.MaxNorm/step[tensor.StepGradNorm])
+				}
+			}
+		}},
+		{"losses not checked", "ClipFactor", "Step[", func(ops *tensor.Ops) {
+			ops.ClipFactor = func(a tensor.ClipFactor) { a.Check = tensor.Tensor{}; good.ClipFactor(a) }
+		}},
+		{"Skip never taken back", "ClipFactor", "Step[", func(ops *tensor.Ops) {
+			ops.ClipFactor = func(a tensor.ClipFactor) {
+				before := a.Step.Float64()[tensor.StepSkip]
+				good.ClipFactor(a)
+				a.Step.Float64()[tensor.StepSkip] = max(before, a.Step.Float64()[tensor.StepSkip])
+			}
+		}},
+		{"weight decay inside the gradient", "AdamW", "[", func(ops *tensor.Ops) {
+			ops.AdamW = func(a tensor.AdamW) {
+				g, b, _ := tensor.New(ref.New(), tensor.F64, a.Grad.Shape...)
+				defer b.Free()
+				for i := range g.Len() {
+					g.Float64()[i] = a.Grad.Float64()[i] + float64(a.WeightDecay)*a.Param.Float64()[i]
+				}
+				a.Grad, a.WeightDecay = g, 0
+				good.AdamW(a)
+			}
+		}},
+		{"clip factor forgotten", "AdamW", "[", func(ops *tensor.Ops) {
+			ops.AdamW = func(a tensor.AdamW) {
+				step, b, _ := tensor.New(ref.New(), tensor.F64, tensor.StepSize)
+				defer b.Free()
+				good.Copy(step, a.Step)
+				step.Float64()[tensor.StepClip] = 1
+				a.Step = step
+				good.AdamW(a)
+			}
+		}},
+		{"skip ignored", "AdamW", "should stay", func(ops *tensor.Ops) {
+			ops.AdamW = func(a tensor.AdamW) {
+				step, b, _ := tensor.New(ref.New(), tensor.F64, tensor.StepSize)
+				defer b.Free()
+				good.Copy(step, a.Step)
+				step.Float64()[tensor.StepSkip] = 0
+				a.Step = step
+				good.AdamW(a)
+			}
+		}},
+		{"the highest id of equal logits", "Sample", "IDs[", func(ops *tensor.Ops) {
+			ops.Sample = func(a tensor.Sample) {
+				good.Sample(a)
+				for i, row := range a.Rows {
+					z := a.Logits.Slice(i, 1).Float64()
+					for v := range z {
+						if row.Temperature == 0 && z[v] == z[a.IDs.Int32()[i]] {
+							a.IDs.Int32()[i] = int32(v)
+						}
+					}
+				}
+			}
+		}},
+		{"log-probabilities after the temperature", "SampleSettings", "log-probability", func(ops *tensor.Ops) {
+			ops.Sample = func(a tensor.Sample) {
+				good.Sample(a)
+				for i := range a.Rows {
+					a.LogProbs.Float64()[i] /= float64(a.Rows[i].Temperature)
+				}
+			}
+		}},
+		{"TopP before Temperature", "SampleSettings", "Temperature before TopP", settings(func(z []float64, row *tensor.SampleRow) {
+			if row.TopP > 0 && row.TopK == 0 && row.Temperature != 1 {
+				keepOnly(z, distribution(z, tensor.SampleRow{Temperature: 1, TopP: row.TopP}))
+				row.TopP = 0
+			}
+		})},
+		{"TopP before TopK", "SampleSettings", "TopK before TopP", settings(func(z []float64, row *tensor.SampleRow) {
+			if row.TopP > 0 && row.Temperature == 1 {
+				keepOnly(z, distribution(z, tensor.SampleRow{Temperature: 1, TopP: row.TopP, Banned: row.Banned}))
+				row.TopP = 0
+			}
+		})},
+		{"Banned after TopK", "SampleSettings", "Banned before TopK", settings(func(z []float64, row *tensor.SampleRow) {
+			keepOnly(z, distribution(z, tensor.SampleRow{Temperature: 1, TopK: row.TopK}))
+			row.TopK = 0
+		})},
+		{"the uniform number of the first row for all", "SampleSettings", "was drawn", func(ops *tensor.Ops) {
+			ops.Sample = func(a tensor.Sample) {
+				rows := append([]tensor.SampleRow(nil), a.Rows...)
+				for i := range rows {
+					rows[i].Uniform = rows[0].Uniform
+				}
+				a.Rows = rows
+				good.Sample(a)
+			}
+		}},
+		{"a row's draw hangs on its neighbours", "SampleRows", "alone", func(ops *tensor.Ops) {
+			ops.Sample = func(a tensor.Sample) {
+				rows := append([]tensor.SampleRow(nil), a.Rows...)
+				for i := range rows {
+					rows[i].Uniform = math.Mod(rows[i].Uniform+0.61*float64(i), 1)
+				}
+				a.Rows = rows
+				good.Sample(a)
+			}
+		}},
+	}
+	tried := map[string]bool{"Memory": true, "Order": true, "Zero": true} // see the tests below
+	for _, m := range mistakes {
+		tried[m.section] = true
+		t.Run(m.section+"/"+m.name, func(t *testing.T) {
+			ops := ref.New().Ops()
+			m.make(ops)
+			message := firstFailure(&broken{ref.New(), ops}, m.section)
+			if message == "" {
+				t.Error("the suite passes")
+			} else if !strings.Contains(message, m.want) {
+				t.Errorf("the suite says %q, want %q in it", message, m.want)
+			}
+		})
+	}
+	for _, section := range sections {
+		if !tried[section.name] {
+			t.Errorf("no mistake is tried on section %s", section.name)
+		}
+	}
+}
+
+// settings alters the logits and the settings of each row before a correct Sample
+// that reports log-probabilities of the logits as they came.
+func settings(alter func(z []float64, row *tensor.SampleRow)) func(*tensor.Ops) {
+	good := ref.New().Ops()
+	return func(ops *tensor.Ops) {
+		ops.Sample = func(a tensor.Sample) {
+			logits, b, _ := tensor.New(ref.New(), tensor.F64, a.Logits.Shape...)
+			defer b.Free()
+			good.Copy(logits, a.Logits)
+			rows := append([]tensor.SampleRow(nil), a.Rows...)
+			for i := range rows {
+				alter(logits.Slice(i, 1).Float64(), &rows[i])
+			}
+			original := a.Logits
+			a.Logits, a.Rows = logits, rows
+			good.Sample(a)
+			for i, id := range a.IDs.Int32() {
+				z := original.Slice(i, 1).Float64()
+				a.LogProbs.Float64()[i] = z[id] - logSumExp(z)
+			}
+		}
+	}
+}
+
+// keepOnly excludes the tokens that have no weight.
+func keepOnly(z, weights []float64) {
+	for v, w := range weights {
+		if w == 0 {
+			z[v] = math.Inf(-1)
+		}
+	}
+}
+
+// cleanse replaces NaN by 0.
+func cleanse(t tensor.Tensor) {
+	if t.Cols() == 0 {
+		return
+	}
+	for i := range t.Rows() {
+		row := t.Float64()[i*t.Stride:][:t.Cols()]
+		for j, v := range row {
+			if math.IsNaN(v) {
+				row[j] = 0
+			}
+		}
+	}
+}
+
+// dirty hands out memory that is not zeroed.
+type dirty struct{ *ref.Device }
+
+func (d *dirty) Alloc(n int) (*tensor.Buffer, error) {
+	b, err := d.Device.Alloc(n)
+	if err == nil {
+		b.Device = d
+		d.Write(b.Tensor(0, tensor.U8, n), filler(n))
+	}
+	return b, err
+}
+
+func TestSuiteFindsDirtyMemory(t *testing.T) {
+	if message := firstFailure(&dirty{ref.New()}, "Memory"); !strings.Contains(message, "not zeroed") {
+		t.Errorf("the suite says %q", message)
+	}
+}
+
+func TestSuiteFindsReordering(t *testing.T) {
+	ops := ref.New().Ops()
+	var late func()
+	ops.Scale = func(x tensor.Tensor, f float32) { // runs one operation late
+		if late != nil {
+			late()
+		}
+		late = func() { ref.New().Ops().Scale(x, f) }
+	}
+	if message := firstFailure(&broken{ref.New(), ops}, "Order"); !strings.Contains(message, "operations that cancel") {
+		t.Errorf("the suite says %q", message)
+	}
+}
+
+func TestSuiteFindsUnzeroed(t *testing.T) {
+	ops := ref.New().Ops()
+	ops.Zero = func(x tensor.Tensor) {
+		if x.Dtype == tensor.F64 {
+			ref.New().Ops().Scale(x, 0) // NaN stays
+			return
+		}
+		ref.New().Ops().Zero(x)
+	}
+	if message := firstFailure(&broken{ref.New(), ops}, "Zero"); !strings.Contains(message, "x[") {
+		t.Errorf("the suite says %q", message)
+	}
+}
+
+// TestSuiteReportsPanics checks that a panic fails a trial and not the program.
+func TestSuiteReportsPanics(t *testing.T) {
+	ops := ref.New().Ops()
+	ops.Matmul = func(tensor.Matmul) { panic("no such shape") }
+	if message := firstFailure(&broken{ref.New(), ops}, "Matmul"); !strings.Contains(message, "panic: no such shape") {
+		t.Errorf("the suite says %q", message)
+	}
+}

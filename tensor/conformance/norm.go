@@ -1,0 +1,109 @@
+package conformance
+
+import (
+	"math"
+
+	"ringtail/tensor"
+)
+
+var hiddens = []int{1, 2, 7, 16, 33, 65, 130, 1027}
+
+func testRMSNorm(s *suite) {
+	for _, l := range layouts {
+		for _, t := range []int{0, 1, 2, 3, 7, 33} {
+			for _, h := range hiddens {
+				for _, form := range []string{"alone", "sum", "sum in X", "sum in Delta"} {
+					rmsNormTrial(s, l, t, h, form, 1e-5, 1)
+				}
+			}
+		}
+		rmsNormTrial(s, l, 5, 33, "alone", 0.5, 1)     // an Eps that counts
+		rmsNormTrial(s, l, 5, 33, "sum", 1e-6, 3e4)    // large activations
+		rmsNormTrial(s, l, 5, 33, "alone", 1e-6, 1e-4) // and small ones, where Eps counts again
+	}
+	tr := s.trial(dense, "RMSNorm with NaN in row 1")
+	v := tr.normal(3, 9)
+	v[12] = math.NaN()
+	x, w, y, rstd := tr.values("X", v, 3, 9), tr.random("W", 9), tr.blank("Y", 3, 9), tr.blank("RStd", 3)
+	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
+		ops.RMSNorm(tensor.RMSNorm{Y: at(y), X: at(x), W: at(w), RStd: at(rstd), Eps: 1e-5})
+	})
+}
+
+func rmsNormTrial(s *suite, l layout, t, h int, form string, eps float32, size float64) {
+	tr := s.trial(l, "RMSNorm [%d %d] %s, Eps %g, size %g", t, h, form, eps, size)
+	v := tr.normal(t, h)
+	for i := range v {
+		v[i] *= size
+	}
+	x, w := tr.values("X", v, t, h), tr.random("W", h)
+	y, rstd := tr.blank("Y", t, h), tr.blank("RStd", t)
+	var delta, sum *operand
+	switch form {
+	case "sum":
+		delta, sum = tr.random("Delta", t, h), tr.blank("Sum", t, h)
+	case "sum in X":
+		delta, sum = tr.random("Delta", t, h), x.out()
+	case "sum in Delta":
+		delta = tr.random("Delta", t, h).out()
+		sum = delta
+	}
+	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
+		ops.RMSNorm(tensor.RMSNorm{Y: at(y), X: at(x), W: at(w), RStd: at(rstd), Delta: at(delta), Sum: at(sum), Eps: eps})
+	})
+}
+
+func testRMSNormBackward(s *suite) {
+	for _, l := range layouts {
+		for _, t := range []int{0, 1, 2, 3, 7, 33} {
+			for _, h := range hiddens {
+				for _, residual := range []string{"no DSum", "DSum", "DX = DSum"} {
+					rmsNormBackwardTrial(s, l, t, h, residual, false, true)
+				}
+				rmsNormBackwardTrial(s, l, t, h, "no DSum", true, false)
+				rmsNormBackwardTrial(s, l, t, h, "DSum", true, true)
+			}
+		}
+	}
+}
+
+func rmsNormBackwardTrial(s *suite, l layout, t, h int, residual string, accumulate, weight bool) {
+	tr := s.trial(l, "RMSNormBackward [%d %d] %s, Accumulate %v, DW %v", t, h, residual, accumulate, weight)
+	sv := tr.normal(t, h)
+	rv := make([]float64, t) // what the forward pass gives
+	for i := range rv {
+		rv[i] = 1 / math.Sqrt(meanSquare(sv[i*h:][:h])+1e-5)
+	}
+	sum, rstd := tr.values("S", sv, t, h), tr.values("RStd", rv, t)
+	w, dy := tr.random("W", h), tr.random("DY", t, h)
+	var dx, dw, dsum *operand
+	if weight {
+		dw = tr.random("DW", h).out()
+	}
+	switch residual {
+	case "DSum":
+		dsum = tr.random("DSum", t, h)
+	case "DX = DSum":
+		dsum = tr.random("DSum", t, h).out()
+		dx = dsum
+	}
+	switch {
+	case dx != nil:
+	case accumulate:
+		dx = tr.random("DX", t, h).out()
+	default:
+		dx = tr.blank("DX", t, h)
+	}
+	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
+		ops.RMSNormBackward(tensor.RMSNormBackward{DX: at(dx), DW: at(dw), DY: at(dy), DSum: at(dsum),
+			S: at(sum), W: at(w), RStd: at(rstd), Accumulate: accumulate})
+	})
+}
+
+func meanSquare(v []float64) float64 {
+	sum := 0.0
+	for _, x := range v {
+		sum += x * x
+	}
+	return sum / float64(len(v))
+}

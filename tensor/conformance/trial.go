@@ -1,0 +1,397 @@
+package conformance
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
+
+	"ringtail/tensor"
+	"ringtail/tensor/ref"
+)
+
+// trial is one call of an operation (or a few) on both devices.
+type trial struct {
+	*suite
+	name     string
+	layout   layout
+	rng      *rand.Rand
+	operands []*operand
+}
+
+// trial begins a trial; its name also seeds its random numbers.
+func (s *suite) trial(l layout, format string, args ...any) *trial {
+	name := fmt.Sprintf(format, args...) + " " + l.String()
+	seed := fnv.New64a()
+	seed.Write([]byte(name))
+	return &trial{suite: s, name: name, layout: l, rng: rand.New(rand.NewPCG(seed.Sum64(), 1))}
+}
+
+// operand is a tensor that exists on both devices with equal values.
+type operand struct {
+	name   string
+	shape  []int
+	result bool // may change and is compared
+	exact  bool // compared without tolerance
+	ignore map[int]bool
+	dev    side
+	ref    side
+}
+
+// side is an operand on one device.
+type side struct {
+	tensor tensor.Tensor
+	buffer *tensor.Buffer
+	origin int    // byte of the first element in the buffer
+	before []byte // the buffer's content before the operation
+}
+
+// values makes an operand of the device's float type.
+func (tr *trial) values(name string, v []float64, shape ...int) *operand {
+	return tr.operand(name, tr.dev.Float(), tensor.F64, v, shape)
+}
+
+// typed makes an operand of the same type on both devices.
+func (tr *trial) typed(name string, d tensor.Dtype, v []float64, shape ...int) *operand {
+	return tr.operand(name, d, d, v, shape)
+}
+
+// ints makes an I32 vector.
+func (tr *trial) ints(name string, v ...int) *operand {
+	w := make([]float64, len(v))
+	for i, x := range v {
+		w[i] = float64(x)
+	}
+	return tr.typed(name, tensor.I32, w, len(w))
+}
+
+// random makes an operand of normally distributed numbers, none of them zero.
+func (tr *trial) random(name string, shape ...int) *operand {
+	return tr.values(name, tr.normal(shape...), shape...)
+}
+
+// blank makes a result that holds nothing before it is written.
+func (tr *trial) blank(name string, shape ...int) *operand {
+	return tr.values(name, nil, shape...).out()
+}
+
+// out marks an operand as one that the operation changes.
+func (o *operand) out() *operand {
+	o.result = true
+	return o
+}
+
+// exactly marks an operand as a result without rounding.
+func (o *operand) exactly() *operand {
+	o.result, o.exact = true, true
+	return o
+}
+
+// except leaves elements of a result out of the comparison.
+func (o *operand) except(elements ...int) *operand {
+	o.ignore = map[int]bool{}
+	for _, i := range elements {
+		o.ignore[i] = true
+	}
+	return o
+}
+
+func (tr *trial) normal(shape ...int) []float64 {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	v := make([]float64, n)
+	for i := range v {
+		for math.Abs(v[i]) < 1e-3 {
+			v[i] = tr.rng.NormFloat64()
+		}
+	}
+	return v
+}
+
+func (tr *trial) operand(name string, onDev, onRef tensor.Dtype, v []float64, shape []int) *operand {
+	o := &operand{name: name, shape: shape}
+	if v != nil {
+		v = decode(onDev, encode(onDev, v)) // as the device can hold them
+	}
+	o.dev = tr.place(tr.dev, onDev, v, shape)
+	o.ref = tr.place(tr.ref, onRef, v, shape)
+	tr.operands = append(tr.operands, o)
+	return o
+}
+
+// margin is the number of bytes around each operand that must stay as they are.
+const margin = 2 * tensor.Align
+
+func (tr *trial) place(dev tensor.Device, d tensor.Dtype, v []float64, shape []int) side {
+	t := tensor.Tensor{Device: dev, Dtype: d, Shape: shape}
+	t.Stride = t.Cols()
+	s := side{origin: margin}
+	if tr.layout == window {
+		const left, right = 3, 4
+		t.Stride += left + right
+		s.origin += left * d.Size()
+	}
+	size := s.origin + max(t.Rows(), 1)*t.Stride*d.Size() + margin
+	b, err := dev.Alloc(size)
+	if err != nil {
+		panic(fmt.Sprintf("%s: Alloc(%d): %v", tr.name, size, err))
+	}
+	t.Addr = b.Addr + uintptr(s.origin)
+	s.tensor, s.buffer, s.before = t, b, filler(size)
+	if v != nil {
+		packed := encode(d, v)
+		s.eachRow(s.before, func(i int, row []byte) { copy(row, packed[i*len(row):]) })
+	}
+	return s
+}
+
+// filler is a pattern that reads as NaN in every float type and as a negative
+// number in I32, and differs from one half-word to the next.
+func filler(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		if i%2 == 0 {
+			b[i] = byte(0xf1 + i/2%14)
+		} else {
+			b[i] = 0xff
+		}
+	}
+	return b
+}
+
+// eachRow calls f with every row's index and the part of a buffer's content that
+// holds it.
+func (s side) eachRow(image []byte, f func(i int, row []byte)) {
+	t := s.tensor
+	size := t.Dtype.Size()
+	for i := range t.Rows() {
+		f(i, image[s.origin+i*t.Stride*size:][:t.Cols()*size])
+	}
+}
+
+// unpack gathers the elements of a tensor from the content of its buffer.
+func (s side) unpack(image []byte) []byte {
+	packed := make([]byte, 0, s.tensor.Len()*s.tensor.Dtype.Size())
+	s.eachRow(image, func(_ int, row []byte) { packed = append(packed, row...) })
+	return packed
+}
+
+func (s side) bytes() tensor.Tensor { return s.buffer.Tensor(0, tensor.U8, s.buffer.Size) }
+
+// check runs the operation on both devices, twice on the one under test, and
+// reports every way in which it breaks the package comment's rules. op gets the
+// device's table and a function that gives the tensor of an operand (the absent
+// tensor for nil).
+func (tr *trial) check(op func(ops *tensor.Ops, at func(*operand) tensor.Tensor)) {
+	defer tr.free()
+	onRef := func(o *operand) side { return o.ref }
+	onDev := func(o *operand) side { return o.dev }
+	want, ok := tr.runOn(tr.ref, onRef, op)
+	if !ok {
+		return
+	}
+	got, ok := tr.runOn(tr.dev, onDev, op)
+	if !ok {
+		return
+	}
+	again, ok := tr.runOn(tr.dev, onDev, op)
+	if !ok {
+		return
+	}
+	for i, o := range tr.operands {
+		tr.compare(o, want[i], got[i])
+		if !bytes.Equal(got[i], again[i]) {
+			tr.failf("%s: %s differs between two runs", tr.name, o.name)
+		}
+	}
+}
+
+// runOn sets every operand to its first state, runs op, and returns the content
+// of every buffer.
+func (tr *trial) runOn(dev tensor.Device, of func(*operand) side, op func(*tensor.Ops, func(*operand) tensor.Tensor)) (images [][]byte, ok bool) {
+	ok = tr.guard(tr.name+" on "+dev.Name(), func() {
+		for _, o := range tr.operands {
+			dev.Write(of(o).bytes(), of(o).before)
+		}
+		op(dev.Ops(), func(o *operand) tensor.Tensor {
+			if o == nil {
+				return tensor.Tensor{}
+			}
+			return of(o).tensor
+		})
+		for _, o := range tr.operands {
+			image := make([]byte, len(of(o).before))
+			dev.Read(image, of(o).bytes())
+			images = append(images, image)
+		}
+	})
+	if err := dev.Sync(); err != nil {
+		tr.failf("%s on %s: Sync: %v", tr.name, dev.Name(), err)
+		return nil, false
+	}
+	return images, ok
+}
+
+func (tr *trial) free() {
+	for _, o := range tr.operands {
+		o.dev.buffer.Free()
+		o.ref.buffer.Free()
+	}
+}
+
+func (tr *trial) compare(o *operand, wantImage, gotImage []byte) {
+	if !o.result {
+		if i := firstDifference(gotImage, o.dev.before); i >= 0 {
+			tr.failf("%s: input %s was changed at byte %d", tr.name, o.name, i-o.dev.origin)
+		}
+		return
+	}
+	around, first := bytes.Clone(gotImage), o.dev.unpack(o.dev.before)
+	o.dev.eachRow(around, func(i int, row []byte) { copy(row, first[i*len(row):]) })
+	if i := firstDifference(around, o.dev.before); i >= 0 {
+		tr.failf("%s: memory outside of result %s%v was written, %d bytes from its first element", tr.name, o.name, o.shape, i-o.dev.origin)
+	}
+
+	unpackDev := func(image []byte) []float64 {
+		return decode(o.dev.tensor.Dtype, o.dev.unpack(image))
+	}
+	unpackRef := func(image []byte) []float64 {
+		return decode(o.ref.tensor.Dtype, o.ref.unpack(image))
+	}
+	want, got := unpackRef(wantImage), unpackDev(gotImage)
+	wantBefore, gotBefore := unpackRef(o.ref.before), unpackDev(o.dev.before)
+	tol := tolerance[tr.dev.Float()]
+	if o.exact {
+		tol = 0
+	}
+	unit := max(1, rms(want))
+	for i := range want {
+		switch {
+		case o.ignore[i]:
+		case same(want[i], wantBefore[i]) && !same(got[i], gotBefore[i]):
+			tr.failf("%s: %s%v[%d] should stay %g, is %g", tr.name, o.name, o.shape, i, gotBefore[i], got[i])
+			return
+		case !within(got[i], want[i], tol*max(unit, math.Abs(want[i]))):
+			tr.failf("%s: %s%v[%d] is %g, want %g: error %.3g, tolerance %g", tr.name, o.name, o.shape, i,
+				got[i], want[i], math.Abs(got[i]-want[i])/max(unit, math.Abs(want[i])), tol)
+			return
+		}
+	}
+}
+
+// within tells whether got is as near to want as err; NaN is near NaN only, an
+// infinity near itself only.
+func within(got, want, err float64) bool {
+	if same(got, want) {
+		return true
+	}
+	return math.Abs(got-want) <= err && !math.IsInf(want, 0)
+}
+
+func same(a, b float64) bool { return a == b || math.IsNaN(a) && math.IsNaN(b) }
+
+// rms is the root of the mean square of the finite elements.
+func rms(v []float64) float64 {
+	sum, n := 0.0, 0
+	for _, x := range v {
+		if !math.IsNaN(x) && !math.IsInf(x, 0) {
+			sum += x * x
+			n++
+		}
+	}
+	return math.Sqrt(sum / float64(max(n, 1)))
+}
+
+func firstDifference(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+// encode gives the bytes of numbers as memory holds them, rounded to nearest.
+func encode(d tensor.Dtype, v []float64) []byte {
+	b := make([]byte, 0, len(v)*d.Size())
+	switch d {
+	case tensor.F64:
+		for _, x := range v {
+			b = binary.LittleEndian.AppendUint64(b, math.Float64bits(x))
+		}
+	case tensor.F32:
+		for _, x := range v {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(float32(x)))
+		}
+	case tensor.I32:
+		for _, x := range v {
+			b = binary.LittleEndian.AppendUint32(b, uint32(int32(x)))
+		}
+	case tensor.U8:
+		for _, x := range v {
+			b = append(b, byte(x))
+		}
+	default:
+		b = b[:len(v)*d.Size()]
+		convert(d, len(v), func(dev tensor.Device, wide, narrow tensor.Tensor) {
+			tensor.SetFloat64(wide, v)
+			dev.Ops().Copy(narrow, wide)
+			dev.Read(b, narrow)
+		})
+	}
+	return b
+}
+
+// decode is the reverse of encode.
+func decode(d tensor.Dtype, b []byte) []float64 {
+	v := make([]float64, len(b)/d.Size())
+	switch d {
+	case tensor.F64:
+		for i := range v {
+			v[i] = math.Float64frombits(binary.LittleEndian.Uint64(b[8*i:]))
+		}
+	case tensor.F32:
+		for i := range v {
+			v[i] = float64(math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:])))
+		}
+	case tensor.I32:
+		for i := range v {
+			v[i] = float64(int32(binary.LittleEndian.Uint32(b[4*i:])))
+		}
+	case tensor.U8:
+		for i := range v {
+			v[i] = float64(b[i])
+		}
+	default:
+		convert(d, len(v), func(dev tensor.Device, wide, narrow tensor.Tensor) {
+			dev.Write(narrow, b)
+			dev.Ops().Copy(wide, narrow)
+			v = tensor.GetFloat64(wide)
+		})
+	}
+	return v
+}
+
+// convert leaves 16-bit floats to the reference device, whose own tests compare
+// its Copy with known values.
+func convert(d tensor.Dtype, n int, f func(dev tensor.Device, wide, narrow tensor.Tensor)) {
+	dev := ref.New()
+	wide, wideBuffer, err := tensor.New(dev, tensor.F64, n)
+	if err != nil {
+		panic(err)
+	}
+	narrow, narrowBuffer, err := tensor.New(dev, d, n)
+	if err != nil {
+		panic(err)
+	}
+	f(dev, wide, narrow)
+	wideBuffer.Free()
+	narrowBuffer.Free()
+}
