@@ -141,14 +141,14 @@ func (e *rowEncoder) split(messages []Message, tools []byte, res *result) *RowEr
 	for at := 0; at < len(borders)-1; {
 		// The longest run of exchanges that fits, by bisection: a run's length
 		// grows with its exchanges.
-		take, fit := 1, encoded{}
-		first, err := e.chat(join(system, rest[borders[at]:borders[at+1]]), tools)
+		take := 1
+		fit, err := e.chat(join(system, rest[borders[at]:borders[at+1]]), tools)
 		if err != nil {
 			return err
 		}
-		if fit = first; len(first.ids) > e.limit {
-			fit = first.cut(e.limit)
-			res.cut += len(first.ids) - e.limit
+		if over := len(fit.ids) - e.limit; over > 0 {
+			fit = fit.cut(e.limit)
+			res.cut += over
 		} else {
 			low, high := 1, len(borders)-at // low fits, high doesn't or isn't there
 			for high-low > 1 {
@@ -167,6 +167,9 @@ func (e *rowEncoder) split(messages []Message, tools []byte, res *result) *RowEr
 		}
 		res.seqs = append(res.seqs, fit)
 		at += take
+	}
+	if e.trainOn == TrainOnLast {
+		res.seqs = res.seqs[len(res.seqs)-1:] // the row's last answer, not each piece's
 	}
 	return nil
 }

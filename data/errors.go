@@ -33,6 +33,7 @@ const (
 	ReasonLabelledBad   Reason = "labelled_bad"     // a chat that is labelled as bad, where good ones are wanted
 	ReasonOtherVote     Reason = "other_vote"       // a thumb where pairs are wanted
 	ReasonDuplicate     Reason = "duplicate"
+	ReasonHeldOut       Reason = "equals_held_out" // the row is also in the separate evaluation files
 	ReasonTooLong       Reason = "too_long"
 	ReasonNothingLeft   Reason = "nothing_trained" // no trained token, or none left after the cut
 )
@@ -42,6 +43,16 @@ func (r Reason) mistake() bool {
 	switch r {
 	case ReasonBadJSON, ReasonInvalidUTF8, ReasonTooLarge, ReasonMissingField, ReasonWrongType,
 		ReasonUnknownRole, ReasonUnknown, ReasonTemplate, ReasonNotFit:
+		return true
+	}
+	return false
+}
+
+// filtered says whether a row is left out because the user's settings ask for
+// it; that is never an error.
+func (r Reason) filtered() bool {
+	switch r {
+	case ReasonLabelledBad, ReasonOtherVote, ReasonDuplicate, ReasonHeldOut, ReasonTooLong:
 		return true
 	}
 	return false

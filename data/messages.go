@@ -2,7 +2,7 @@ package data
 
 import (
 	"encoding/json"
-	"sort"
+	"slices"
 	"strings"
 
 	"ringtail/chat"
@@ -308,11 +308,11 @@ func without(fields []chat.Field, name string) []chat.Field {
 }
 
 // sortedKeys lists a map's keys in order.
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
+func sortedKeys[K ~string, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)
 	}
-	sort.Strings(keys)
+	slices.Sort(keys)
 	return keys
 }

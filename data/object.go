@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sort"
 	"strings"
 )
 
@@ -56,12 +55,7 @@ func checkColumns(columns map[string]string) error {
 			known[n] = true
 		}
 	}
-	keys := make([]string, 0, len(columns))
-	for k := range columns {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	for _, k := range keys {
+	for _, k := range sortedKeys(columns) {
 		if !known[k] {
 			return fmt.Errorf("columns: no format has a field %q; fields are %s", k, strings.Join(names, ", "))
 		}
@@ -108,7 +102,7 @@ const (
 	kindBroken kind = "something that isn't JSON"
 )
 
-// kindOf tells a value's type by its first character.
+// kindOf tells a value's type by its beginning.
 func kindOf(raw []byte) kind {
 	raw = bytes.TrimLeft(raw, " \t\r\n")
 	if len(raw) == 0 {
@@ -121,10 +115,13 @@ func kindOf(raw []byte) kind {
 		return kindList
 	case '"':
 		return kindString
-	case 't', 'f':
-		return kindBool
-	case 'n':
-		return kindNull
+	case 't', 'f', 'n':
+		switch string(bytes.TrimRight(raw, " \t\r\n")) {
+		case "true", "false":
+			return kindBool
+		case "null":
+			return kindNull
+		}
 	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
 		return kindNumber
 	}
@@ -198,12 +195,7 @@ func (o object) missing(expected string, fields ...string) *RowError {
 
 // keys lists the file's field names in sorted order.
 func (o object) keys() []string {
-	keys := make([]string, 0, len(o.fields))
-	for k := range o.fields {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
+	return sortedKeys(o.fields)
 }
 
 // text reads an optional string field; absent gives "".

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -31,4 +33,23 @@ func marshal(v any) json.RawMessage {
 		panic(fmt.Sprintf("data: marshal: %v", err)) // only strings and checked raw JSON come here
 	}
 	return bytes.TrimSpace(b.Bytes())
+}
+
+// printable makes text from a file safe to show on a terminal: control
+// characters, which could move the cursor or recolour the screen, become
+// visible. Line ends and tabs stay.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c == '\n' || c == '\t':
+			return c
+		case c < 0x20:
+			return 0x2400 + c // Unicode's pictures of control characters
+		case c == 0x7f:
+			return 0x2421
+		case c >= 0x80 && c < 0xa0:
+			return unicode.ReplacementChar
+		}
+		return c
+	}, s)
 }
