@@ -61,3 +61,35 @@ func (p *product) packB(ws *workspace, j0, j1, p0, p1 int) unsafe.Pointer {
 	}
 	return b
 }
+
+// packLines packs rows rows of A as [k/ku][rows][ku], a vector of ku elements
+// at a time. What is left of k ends the sliver, its gaps undefined.
+func packLines(ku int, lines func(lines int, src, dst unsafe.Pointer, ldd int), k, rows int, src unsafe.Pointer, ld int, dst unsafe.Pointer) {
+	whole := k / ku
+	for i := range rows {
+		s, d := unsafe.Add(src, i*ld), unsafe.Add(dst, 4*i*ku)
+		if whole > 0 {
+			lines(whole, s, d, 4*rows*ku)
+		}
+		if rest := k % ku; rest > 0 {
+			copy(unsafe.Slice(at(d, 4*whole*rows*ku), rest), unsafe.Slice(at(s, 4*whole*ku), rest))
+		}
+	}
+}
+
+// transposeBlocks writes n rows of k elements as k rows of n elements: whole
+// blocks of size×size by block, what is left one by one.
+func transposeBlocks(size int, block func(blocks int, src unsafe.Pointer, ld int, dst unsafe.Pointer, ldd int), k, n int, src unsafe.Pointer, ld int, dst unsafe.Pointer, ldd int) {
+	kb, nb := k/size*size, n/size*size
+	if kb > 0 {
+		for j := 0; j < nb; j += size {
+			block(kb/size, unsafe.Add(src, j*ld), ld, unsafe.Add(dst, 4*j), ldd)
+		}
+	}
+	if kb < k && nb > 0 {
+		transposeGeneric(k-kb, nb, unsafe.Add(src, 4*kb), ld, unsafe.Add(dst, kb*ldd), ldd)
+	}
+	if nb < n {
+		transposeGeneric(k, n-nb, unsafe.Add(src, nb*ld), ld, unsafe.Add(dst, 4*nb), ldd)
+	}
+}

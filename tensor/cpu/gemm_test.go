@@ -105,11 +105,12 @@ func (d *gemmData) check(t *testing.T, ws *workspace) {
 			var sum, size float64
 			if d.accumulate {
 				sum = float64(old[i*d.ldc+j])
+				size = math.Abs(sum)
 			}
 			if d.bias {
 				sum += float64(d.biasRow[j])
+				size += math.Abs(float64(d.biasRow[j]))
 			}
-			size = math.Abs(sum)
 			for p := range d.k {
 				ai, bi := i*d.lda+p, p*d.ldb+j
 				if d.transA {

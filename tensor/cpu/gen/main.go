@@ -1,27 +1,35 @@
-// Command gen writes the assembly of package cpu and its Go declarations: run
-// "go generate ./tensor/cpu" after a change here. With -check it writes nothing
-// and fails if a file is not what it would write.
+// Command gen writes the kernels of package cpu: Plan 9 assembly for AVX2,
+// AVX-512 and NEON, and the Go declarations that belong to it. Run it by go
+// generate in tensor/cpu; its output is checked in.
 package main
 
 import (
 	"bytes"
 	"flag"
 	"fmt"
-	"maps"
+	"go/format"
 	"os"
-	"slices"
+	"path/filepath"
+	"sort"
+	"strings"
 )
 
-// generators give the generated files by name, relative to package cpu.
-var generators = []func() map[string][]byte{rowFiles}
+// generators make files by name. Each file of this program that writes kernels
+// adds its own.
+var generators []func() map[string][]byte
 
 func main() {
-	check := flag.Bool("check", false, "compare with the files instead of writing them")
+	dir := flag.String("dir", ".", "folder of package cpu")
 	flag.Parse()
 	for _, g := range generators {
 		files := g()
-		for _, name := range slices.Sorted(maps.Keys(files)) {
-			if err := put(name, files[name], *check); err != nil {
+		names := make([]string, 0, len(files))
+		for name := range files {
+			names = append(names, name)
+		}
+		sort.Strings(names)
+		for _, name := range names {
+			if err := write(filepath.Join(*dir, name), files[name]); err != nil {
 				fmt.Fprintln(os.Stderr, "gen:", err)
 				os.Exit(1)
 			}
@@ -29,16 +37,17 @@ func main() {
 	}
 }
 
-func put(name string, text []byte, check bool) error {
-	if !check {
-		return os.WriteFile(name, text, 0o644)
+// write replaces a file if its content changed.
+func write(path string, text []byte) error {
+	if strings.HasSuffix(path, ".go") {
+		formatted, err := format.Source(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		text = formatted
 	}
-	old, err := os.ReadFile(name)
-	if err != nil {
-		return err
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
+		return nil
 	}
-	if !bytes.Equal(old, text) {
-		return fmt.Errorf("%s is out of date: run go generate ./tensor/cpu", name)
-	}
-	return nil
+	return os.WriteFile(path, text, 0o644)
 }
