@@ -13,7 +13,7 @@ import (
 	"ringtail/safetensors"
 	"ringtail/shard"
 	"ringtail/tensor"
-	// "ringtail/tensor/cpu"
+	"ringtail/tensor/cpu"
 	"ringtail/tensor/ref"
 )
 
@@ -37,7 +37,7 @@ func goldenModels(t *testing.T) []string {
 // devices on which goldens are checked.
 var devices = map[string]func() tensor.Device{
 	"ref": func() tensor.Device { return ref.New() },
-	// "cpu": func() tensor.Device { return cpu.New() },
+	"cpu": func() tensor.Device { return mustOpen(cpu.Open()) },
 }
 
 // goldenIO is io.safetensors: a padded batch and what the reference computed.
@@ -340,4 +340,11 @@ func testGoldenSteps(t *testing.T, dir string, dev tensor.Device, p *packed) {
 			t.Errorf("%s after %d steps: off by %g, moved %g", e.Name, len(want.Losses), d, moved)
 		}
 	}
+}
+
+func mustOpen(dev *cpu.Device, err error) tensor.Device {
+	if err != nil {
+		panic(err)
+	}
+	return dev
 }

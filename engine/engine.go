@@ -1,0 +1,314 @@
+// Package engine generates text with a model: requests come and go while a batch
+// of them advances token by token over a cache of keys and values. It serves
+// chat, generation, evaluation and PPO's rollouts alike, on the very weights that
+// a trainer holds.
+//
+// Submit takes token ids and Settings and delivers each new token with its
+// log-probability to a sink; Step advances everything by one token. The scheduler
+// never looks at a clock: the same requests, submitted between the same steps, give the same tokens,
+// and as each request draws from its own counter-based stream, its tokens don't depend on its neighbours.
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"ringtail/autograd"
+	"ringtail/model"
+	"ringtail/rng"
+	"ringtail/tensor"
+)
+
+// Options size an engine.
+type Options struct {
+	// Slots is how many requests advance together. Default 8.
+	Slots int
+	// Capacity is the context in tokens: prompt and answer. Default: the model's
+	// own, at most 4096.
+	Capacity int
+	// Chunk bounds the tokens of one step; longer prompts are read in several. Default 256.
+	Chunk int
+	// EOS are the tokens that end an answer. Default: the model's.
+	EOS []int32
+	// ReusePrefix keeps the cache of finished requests for prompts that begin as
+	// they did, as a chat's next turn does. Not for weights that change: call Forget then.
+	ReusePrefix bool
+	// NewText makes an incremental decoder of token ids; needed for stop strings and Event.Text.
+	NewText func() TextDecoder
+}
+
+// TextDecoder turns a stream of ids into text, never emitting part of a character.
+type TextDecoder interface {
+	Push(id int32) string
+	Flush() string
+}
+
+// Finish says why a request ended.
+type Finish string
+
+// The reasons: an end-of-sequence token, stop id or stop string; MaxTokens or the context's end; Cancel.
+const (
+	Running   Finish = ""
+	Stop      Finish = "stop"
+	Length    Finish = "length"
+	Cancelled Finish = "cancelled"
+)
+
+// Event is what a sink receives: one for each token, the last with Finish set.
+// The event of a Cancel has no token (ID −1).
+type Event struct {
+	ID      int32
+	LogProb float32 // of the token under the model, before temperature and cuts
+	Text    string  // text that became certain with this token
+	Finish  Finish
+}
+
+// Stats counts what an engine did.
+type Stats struct {
+	Running, Waiting                      int
+	PromptTokens, CachedTokens, NewTokens int // CachedTokens: of prompts, not computed again
+	Steps, Finished, Cancelled            int
+	CacheBytes                            int
+}
+
+// ErrContext tells that a prompt doesn't fit.
+var ErrContext = errors.New("prompt longer than the context")
+
+// Engine advances requests. Submit, Cancel and Stats may be called from any
+// goroutine; Step from one at a time.
+type Engine struct {
+	m    *model.Model
+	dev  tensor.Device
+	opt  Options
+	kv   *model.Cache
+	seqs []*sequence // by slot; nil or finished where free
+
+	mu      sync.Mutex
+	waiting []*Request
+	stats   Stats
+
+	arena    *autograd.Arena
+	programs map[[2]int]*program
+	rows     []tensor.SampleRow
+}
+
+// sequence is what a slot's cache holds.
+type sequence struct {
+	ids    []int32 // tokens in the cache, and after them those still to be read
+	cached int     // how many of ids are in the cache
+	req    *Request
+}
+
+// New makes an engine for a model. The model may be trained between steps.
+func New(m *model.Model, opt Options) (*Engine, error) {
+	if opt.Slots <= 0 {
+		opt.Slots = 8
+	}
+	if opt.Capacity <= 0 {
+		opt.Capacity = min(m.Config.MaxPositions, 4096)
+	}
+	opt.Capacity = max(opt.Capacity, bucketStep)
+	if opt.Chunk <= 0 {
+		opt.Chunk = 256
+	}
+	opt.Chunk = max(opt.Chunk, opt.Slots)
+	if opt.EOS == nil {
+		for _, id := range m.Config.EOS {
+			opt.EOS = append(opt.EOS, int32(id))
+		}
+	}
+	kv, err := m.NewCache(opt.Slots+1, opt.Capacity) // one slot more for filler tokens
+	if err != nil {
+		return nil, fmt.Errorf("cache for %d sequences of %d tokens: %w", opt.Slots, opt.Capacity, err)
+	}
+	return &Engine{m: m, dev: m.Device(), opt: opt, kv: kv, seqs: make([]*sequence, opt.Slots),
+		arena: autograd.NewArena(m.Device()), programs: map[[2]int]*program{}}, nil
+}
+
+// Capacity is the number of tokens that a prompt and its answer may have together.
+func (e *Engine) Capacity() int { return e.opt.Capacity }
+
+// Close frees the cache. Requests still running get no more events.
+func (e *Engine) Close() {
+	e.kv.Free()
+	e.arena.Free()
+	for _, p := range e.programs {
+		p.free()
+	}
+	e.programs = nil
+}
+
+// Stats is a snapshot of the counters.
+func (e *Engine) Stats() Stats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.stats
+	s.Waiting = len(e.waiting)
+	s.CacheBytes = e.kv.Bytes()
+	return s
+}
+
+// Forget drops cached prefixes: call it when weights have changed.
+func (e *Engine) Forget() {
+	for i, s := range e.seqs {
+		if s != nil && s.req == nil {
+			e.seqs[i] = nil
+		}
+	}
+}
+
+// Request is a submitted prompt.
+type Request struct {
+	prompt   []int32
+	settings Settings
+	sink     func(Event)
+	stream   *rng.Stream
+	text     *stopper
+	seen     []int32
+	seenSet  map[int32]bool
+	banned   []int32
+	made     int
+
+	mu        sync.Mutex
+	cancelled bool
+	finished  bool
+}
+
+// Submit queues a prompt. sink is called by Step, on its goroutine, for each
+// token; it must not call the engine's Step.
+func (e *Engine) Submit(ids []int32, s Settings, sink func(Event)) (*Request, error) {
+	if len(ids) == 0 {
+		return nil, errors.New("an empty prompt: give at least one token")
+	}
+	if len(ids) >= e.opt.Capacity {
+		return nil, fmt.Errorf("%w: %d tokens, context %d", ErrContext, len(ids), e.opt.Capacity)
+	}
+	for _, id := range ids {
+		if id < 0 || int(id) >= e.m.Config.Vocab {
+			return nil, fmt.Errorf("prompt holds token %d; the model's vocabulary has %d", id, e.m.Config.Vocab)
+		}
+	}
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	r := &Request{prompt: append([]int32(nil), ids...), settings: s, sink: sink, stream: rng.New(s.Seed, rng.Sampling, 0)}
+	if e.opt.NewText != nil {
+		r.text = &stopper{decode: e.opt.NewText(), stops: s.Stop}
+	} else if len(s.Stop) > 0 {
+		return nil, errors.New("stop strings need a tokenizer; this engine has none")
+	}
+	if s.penalised() {
+		r.seenSet = map[int32]bool{}
+		for _, id := range ids {
+			r.saw(id)
+		}
+	}
+	e.mu.Lock()
+	e.waiting = append(e.waiting, r)
+	e.mu.Unlock()
+	return r, nil
+}
+
+// saw records a token for the repetition penalty.
+func (r *Request) saw(id int32) {
+	if r.seenSet != nil && !r.seenSet[id] {
+		r.seenSet[id] = true
+		r.seen = append(r.seen, id)
+	}
+}
+
+// Cancel ends a request at the next step; its sink gets an event with Finish Cancelled.
+func (e *Engine) Cancel(r *Request) {
+	r.mu.Lock()
+	r.cancelled = true
+	r.mu.Unlock()
+}
+
+func (r *Request) isCancelled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cancelled
+}
+
+// Run steps until no request is left.
+func (e *Engine) Run() error {
+	for {
+		more, err := e.Step()
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// admit gives waiting requests free slots, in their order.
+func (e *Engine) admit() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for len(e.waiting) > 0 {
+		r := e.waiting[0]
+		if r.isCancelled() {
+			e.waiting = e.waiting[1:]
+			e.stats.Cancelled++
+			r.finished = true
+			r.sink(Event{ID: -1, Finish: Cancelled})
+			continue
+		}
+		slot, shared := e.freeSlot(r.prompt)
+		if slot < 0 {
+			return
+		}
+		e.waiting = e.waiting[1:]
+		e.seqs[slot] = &sequence{ids: append([]int32(nil), r.prompt...), cached: shared, req: r}
+		e.stats.PromptTokens += len(r.prompt)
+		e.stats.CachedTokens += shared
+		e.stats.Running++
+	}
+}
+
+// freeSlot finds a slot without a running request: the one whose cache shares
+// the longest prefix with the prompt, else an empty one, else the first.
+func (e *Engine) freeSlot(prompt []int32) (slot, shared int) {
+	slot, shared = -1, -1
+	for i, s := range e.seqs {
+		switch {
+		case s != nil && s.req != nil:
+			continue
+		case s == nil:
+			if shared < 0 || shared == 0 && e.seqs[slot] != nil {
+				slot, shared = i, 0
+			}
+		default:
+			n := 0
+			if e.opt.ReusePrefix {
+				for n < s.cached && n < len(prompt)-1 && s.ids[n] == prompt[n] {
+					n++
+				}
+			}
+			if n > shared {
+				slot, shared = i, n
+			}
+		}
+	}
+	return slot, max(shared, 0)
+}
+
+// finish ends a slot's request; the cache stays for prefixes.
+func (e *Engine) finish(slot int, ev Event) {
+	s := e.seqs[slot]
+	r := s.req
+	s.req = nil
+	if !e.opt.ReusePrefix {
+		e.seqs[slot] = nil
+	}
+	e.mu.Lock()
+	e.stats.Running--
+	if ev.Finish == Cancelled {
+		e.stats.Cancelled++
+	} else {
+		e.stats.Finished++
+	}
+	e.mu.Unlock()
+	r.finished = true
+	r.sink(ev)
+}
