@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -94,12 +95,31 @@ func decodeField(raw []byte, at string, v any) error {
 		if wrong.Field != "" {
 			at += "." + wrong.Field
 		}
-		return fmt.Errorf("%s: is of type %s, expected %s", at, wrong.Value, wrong.Type)
+		return fmt.Errorf("%s: is of type %s, expected %s", at, wrong.Value, jsonType(wrong.Type))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", at, err)
 	}
 	return nil
+}
+
+// jsonType names what JSON calls a value of a Go type.
+func jsonType(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "boolean"
+	case reflect.String:
+		return "string"
+	case reflect.Slice:
+		return "array"
+	case reflect.Struct, reflect.Map:
+		return "object"
+	case reflect.Pointer:
+		return jsonType(t.Elem())
+	case reflect.Float64:
+		return "number"
+	}
+	return "integer"
 }
 
 // readType returns the type of a component.
