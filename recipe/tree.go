@@ -39,7 +39,7 @@ const (
 
 // Bounds on input: far above any recipe, far below what hurts.
 const (
-	maxText  = 256 << 10 // bytes; the parser takes seconds for a million
+	maxText  = 256 << 10 // bytes; the parser needs many seconds for a million
 	maxNodes = 100_000   // after aliases are expanded
 	maxDepth = 64
 )
