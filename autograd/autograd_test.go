@@ -1,0 +1,384 @@
+package autograd
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"ringtail/tensor"
+	"ringtail/tensor/ref"
+)
+
+// rig holds a device, its buffers and a source of numbers.
+type rig struct {
+	t   testing.TB
+	dev tensor.Device
+	rnd *rand.Rand
+}
+
+func newRig(t testing.TB) *rig { return &rig{t, ref.New(), rand.New(rand.NewPCG(1, 2))} }
+
+func (r *rig) tensor(d tensor.Dtype, shape ...int) tensor.Tensor {
+	x, b, err := tensor.New(r.dev, d, shape...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(b.Free)
+	return x
+}
+
+func (r *rig) random(shape ...int) tensor.Tensor {
+	x := r.tensor(tensor.F64, shape...)
+	v := make([]float64, x.Len())
+	for i := range v {
+		v[i] = r.rnd.NormFloat64()
+	}
+	tensor.SetFloat64(x, v)
+	return x
+}
+
+func (r *rig) ints(v ...int32) tensor.Tensor {
+	x := r.tensor(tensor.I32, len(v))
+	tensor.SetInt32(x, v)
+	return x
+}
+
+func (r *rig) param(name string, shape ...int) *Param {
+	return &Param{Name: name, Shape: shape, Value: r.random(shape...), Grad: r.tensor(tensor.F64, shape...)}
+}
+
+func (r *rig) arena() *Arena {
+	a := NewArena(r.dev)
+	r.t.Cleanup(a.Free)
+	return a
+}
+
+// checkGradients compares the program's gradients with central differences of
+// Σ seed·out, with respect to everything in wrt.
+func (r *rig) checkGradients(build func(t *Tape, in *Var) *Var, x tensor.Tensor, params []*Param) {
+	r.t.Helper()
+	dx := r.tensor(tensor.F64, x.Shape...)
+	tape := NewTape(r.dev)
+	out := tape.Output(build(tape, tape.GradInput("x", x, dx)))
+	seed := r.random(out.Shape...)
+	p, err := tape.Compile(r.arena(), Options{Train: true, Seeds: map[*Var]tensor.Tensor{out: seed}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	w := tensor.GetFloat64(seed)
+	value := func() float64 {
+		p.Forward()
+		s := 0.0
+		for i, y := range tensor.GetFloat64(out.Value()) {
+			s += y * w[i]
+		}
+		return s
+	}
+	for range 2 { // a second run must not see the first one's leftovers
+		for _, q := range params {
+			r.dev.Ops().Zero(q.Grad)
+		}
+		value()
+		p.Backward()
+	}
+	check := func(name string, v, grad tensor.Tensor) {
+		got, at := tensor.GetFloat64(grad), tensor.GetFloat64(v)
+		for i := range at {
+			const h = 1e-5
+			keep := at[i]
+			at[i] = keep + h
+			tensor.SetFloat64(v, at)
+			up := value()
+			at[i] = keep - h
+			tensor.SetFloat64(v, at)
+			down := value()
+			at[i] = keep
+			tensor.SetFloat64(v, at)
+			want := (up - down) / (2 * h)
+			if d := math.Abs(got[i] - want); d > 1e-6*math.Max(1, math.Abs(want)) {
+				r.t.Fatalf("d/d%s[%d] is %g, differences say %g", name, i, got[i], want)
+			}
+		}
+	}
+	check("x", x, dx)
+	for _, q := range params {
+		check(q.Name, q.Value, q.Grad)
+	}
+}
+
+// layer records a small decoder layer that uses every operation.
+func layer(r *rig, tokens int, ps *[]*Param) func(t *Tape, x *Var) *Var {
+	const hidden, heads, kv, dim = 6, 2, 1, 4
+	add := func(name string, shape ...int) *Param {
+		p := r.param(name, shape...)
+		*ps = append(*ps, p)
+		return p
+	}
+	n1, n2, qkv, bias := add("n1", hidden), add("n2", hidden), add("qkv", (heads+2*kv)*dim, hidden), add("bias", (heads+2*kv)*dim)
+	o, gu, down := add("o", hidden, heads*dim), add("gu", 10, hidden), add("down", hidden, 5)
+	pos, starts := make([]int32, tokens), r.ints(0, int32(tokens/2), int32(tokens))
+	for i := range pos {
+		pos[i] = int32(i % (tokens / 2))
+	}
+	positions := r.ints(pos...)
+	cos, sin := r.random(tokens, dim/2), r.random(tokens, dim/2)
+	return func(t *Tape, x *Var) *Var {
+		p := t.Input("positions", positions)
+		h := t.Linear(t.RMSNorm(x, n1, 1e-5), qkv, bias)
+		h = t.RoPE(h, p, cos, sin, heads+kv, dim)
+		a := t.Attention(h, t.Input("starts", starts), tensor.AttentionShape{Heads: heads, KVHeads: kv, HeadDim: dim, Scale: 0.5}, tokens)
+		s, n := t.AddRMSNorm(x, t.Linear(a, o, nil), n2, 1e-5)
+		return t.Add(s, t.Linear(t.GLU(t.Linear(n, gu, nil), tensor.SiLU), down, nil))
+	}
+}
+
+func TestLayerGradients(t *testing.T) {
+	for _, checkpoint := range []bool{false, true} {
+		t.Run(fmt.Sprintf("checkpoint=%v", checkpoint), func(t *testing.T) {
+			r := newRig(t)
+			var ps []*Param
+			one, two := layer(r, 6, &ps), layer(r, 6, &ps)
+			r.checkGradients(func(t *Tape, x *Var) *Var {
+				for _, f := range []func(*Tape, *Var) *Var{one, two} {
+					if checkpoint {
+						t.Checkpoint(func() { x = f(t, x) })
+					} else {
+						x = f(t, x)
+					}
+				}
+				return x
+			}, r.random(6, 6), ps)
+		})
+	}
+}
+
+// TestSharing has values whose gradients can, and can't, be one buffer.
+func TestSharing(t *testing.T) {
+	builds := map[string]func(t *Tape, x *Var, w, v *Param) *Var{
+		"sum of two products": func(t *Tape, x *Var, w, v *Param) *Var { return t.Add(t.Linear(x, w, nil), t.Linear(x, v, nil)) },
+		"input in two sums": func(t *Tape, x *Var, w, v *Param) *Var {
+			a := t.Linear(x, w, nil)
+			return t.Add(t.Add(a, x), t.Linear(t.Add(x, a), v, nil))
+		},
+		"summand read later": func(t *Tape, x *Var, w, v *Param) *Var {
+			a, b := t.Linear(x, w, nil), t.Linear(x, v, nil)
+			s := t.Add(a, b)
+			return t.Add(t.Linear(s, w, nil), t.Add(b, t.Linear(a, v, nil)))
+		},
+		"chain of sums": func(t *Tape, x *Var, w, v *Param) *Var {
+			y := x
+			for range 3 {
+				y = t.Add(y, t.Linear(y, w, nil))
+			}
+			return t.Add(y, t.Linear(x, v, nil))
+		},
+		"gather twice": func(t *Tape, x *Var, w, v *Param) *Var {
+			r := t.Input("rows", (&rig{dev: t.dev}).rows())
+			return t.Add(t.Gather(x, r), t.Linear(t.Gather(t.Linear(x, w, nil), r), v, nil))
+		},
+	}
+	for name, build := range builds {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			w, v := r.param("w", 3, 3), r.param("v", 3, 3)
+			r.checkGradients(func(t *Tape, x *Var) *Var { return build(t, x, w, v) }, r.random(4, 3), []*Param{w, v})
+		})
+	}
+}
+
+// rows is a list of row numbers with a repetition.
+func (r *rig) rows() tensor.Tensor {
+	x, _, err := tensor.New(r.dev, tensor.I32, 3)
+	if err != nil {
+		panic(err)
+	}
+	tensor.SetInt32(x, []int32{2, 0, 2})
+	return x
+}
+
+func TestEmbeddingAndCrossEntropy(t *testing.T) {
+	r := newRig(t)
+	table, proj := r.param("table", 7, 4), r.param("proj", 4, 4)
+	ids, targets := r.ints(1, 5, 1, 0), r.ints(5, -100, 0, 3)
+	loss, scale := r.tensor(tensor.F64, 3), r.random(1)
+	for _, tied := range []bool{true, false} {
+		head := table
+		if !tied {
+			head = r.param("head", 7, 4)
+		}
+		tape := NewTape(r.dev)
+		h := tape.Linear(tape.Embedding(tape.Input("ids", ids), table), proj, nil)
+		tape.CrossEntropy(h, tape.Input("targets", targets), head, loss, scale)
+		p, err := tape.Compile(r.arena(), Options{Train: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := tensor.GetFloat64(scale)[0]
+		value := func() float64 {
+			r.dev.Ops().Zero(loss)
+			p.Forward()
+			return tensor.GetFloat64(loss)[0] * f
+		}
+		all := []*Param{table, proj, head}
+		for _, q := range all {
+			r.dev.Ops().Zero(q.Grad)
+		}
+		value()
+		p.Backward()
+		if n := tensor.GetFloat64(loss)[1]; n != 3 {
+			t.Fatalf("%g trained tokens, want 3", n)
+		}
+		grads := map[*Param][]float64{} // read now: each further run adds to them
+		for _, q := range all {
+			grads[q] = tensor.GetFloat64(q.Grad)
+		}
+		for _, q := range all {
+			got, at := grads[q], tensor.GetFloat64(q.Value)
+			for i := range at {
+				keep := at[i]
+				at[i] = keep + 1e-5
+				tensor.SetFloat64(q.Value, at)
+				up := value()
+				at[i] = keep - 1e-5
+				tensor.SetFloat64(q.Value, at)
+				down := value()
+				at[i] = keep
+				tensor.SetFloat64(q.Value, at)
+				if want := (up - down) / 2e-5; math.Abs(got[i]-want) > 1e-6*math.Max(1, math.Abs(want)) {
+					t.Fatalf("tied=%v: d/d%s[%d] is %g, differences say %g", tied, q.Name, i, got[i], want)
+				}
+			}
+		}
+	}
+}
+
+// recorder notes the calls of hooks.
+type recorder struct{ calls []string }
+
+func (h *recorder) Before(p Phase, op string, params []*Param) {
+	h.calls = append(h.calls, "before "+p.String()+" "+op+" "+params[0].Name)
+}
+func (h *recorder) After(p Phase, op string, params []*Param) {
+	h.calls = append(h.calls, "after "+p.String()+" "+op+" "+params[0].Name)
+}
+
+func TestHooks(t *testing.T) {
+	r := newRig(t)
+	w, frozen := r.param("w", 3, 3), r.param("frozen", 3, 3)
+	frozen.Grad = tensor.Tensor{}
+	x, dx := r.random(2, 3), r.tensor(tensor.F64, 2, 3)
+	tape := NewTape(r.dev)
+	var out *Var
+	tape.Checkpoint(func() {
+		h := tape.Linear(tape.GradInput("x", x, dx), w, nil)
+		out = tape.Output(tape.Linear(tape.GLU(tape.Linear(h, r.param("up", 4, 3), nil), tensor.GELU), r.param("down", 3, 2), nil))
+	})
+	out2 := tape.Output(tape.Linear(out, frozen, nil))
+	h := &recorder{}
+	p, err := tape.Compile(r.arena(), Options{Train: true, Hooks: h, Seeds: map[*Var]tensor.Tensor{out2: r.random(2, 3)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Forward()
+	p.Backward()
+	var want []string
+	add := func(phase, name string) {
+		want = append(want, "before "+phase+" linear "+name, "after "+phase+" linear "+name)
+	}
+	for _, n := range []string{"w", "up", "down", "frozen"} {
+		add("forward", n)
+	}
+	add("backward", "frozen")
+	add("recompute", "w") // for the input of down, which is made again
+	add("recompute", "up")
+	add("backward", "down")
+	add("backward", "up")
+	add("backward", "w")
+	if !slices.Equal(h.calls, want) {
+		t.Errorf("hooks were called\n%s\nwant\n%s", strings.Join(h.calls, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestFrozen: nothing flows where nothing is trained, and no backward
+// instruction is emitted for it.
+func TestFrozen(t *testing.T) {
+	r := newRig(t)
+	below, above := r.param("below", 3, 3), r.param("above", 3, 3)
+	below.Grad = tensor.Tensor{}
+	tape := NewTape(r.dev)
+	out := tape.Output(tape.Linear(tape.Linear(tape.Input("x", r.random(2, 3)), below, nil), above, nil))
+	p, err := tape.Compile(r.arena(), Options{Train: true, Seeds: map[*Var]tensor.Tensor{out: r.random(2, 3)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Instructions(); len(got) != 3 {
+		t.Errorf("instructions %q, want two forward and one backward", got)
+	}
+}
+
+// TestArenaMoves: programs of one arena survive its growth.
+func TestArenaMoves(t *testing.T) {
+	r := newRig(t)
+	a := r.arena()
+	w := r.param("w", 8, 8)
+	compile := func(rows int) (*Program, *Var) {
+		tape := NewTape(r.dev)
+		x := tape.Input("x", r.random(rows, 8))
+		for range 3 {
+			x = tape.Linear(x, w, nil)
+		}
+		tape.Output(x)
+		p, err := tape.Compile(a, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p, x
+	}
+	p, x := compile(2)
+	p.Forward()
+	before := tensor.GetFloat64(x.Value())
+	size := a.Size()
+	q, _ := compile(200)
+	if a.Size() <= size {
+		t.Fatal("the arena did not grow")
+	}
+	q.Forward()
+	p.Forward()
+	if !slices.Equal(before, tensor.GetFloat64(x.Value())) {
+		t.Error("a program's result changed when its arena moved")
+	}
+}
+
+// TestPlacement: no two values that live at once overlap, and memory is reused.
+func TestPlacement(t *testing.T) {
+	r := newRig(t)
+	w := r.param("w", 64, 64)
+	w.Grad = tensor.Tensor{}
+	tape := NewTape(r.dev)
+	x := tape.Input("x", r.random(16, 64))
+	for range 20 {
+		x = tape.Linear(x, w, nil)
+	}
+	tape.Output(x)
+	p, err := tape.Compile(r.arena(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most := 3 * 16 * 64 * 8; p.Size() > most {
+		t.Errorf("a chain of 20 products takes %d bytes, want at most %d", p.Size(), most)
+	}
+	for i, a := range p.buffers {
+		for _, b := range p.buffers[:i] {
+			x, y := a.root(), b.root()
+			if x == y || x.last < y.first || y.last < x.first {
+				continue
+			}
+			if x.offset < y.offset+y.bytes && y.offset < x.offset+x.bytes {
+				t.Fatalf("buffers [%d,%d) and [%d,%d) overlap while both live", x.offset, x.offset+x.bytes, y.offset, y.offset+y.bytes)
+			}
+		}
+	}
+}
