@@ -11,14 +11,12 @@ type Converter struct {
 	columns map[string]string
 	system  string
 	replace *strings.Replacer
-	// placeholders says that {{name}} left in the text is worth a note.
-	placeholders bool
 }
 
 // NewConverter makes the converter of a source's records. format is what Detect
 // found, or what the user named.
 func NewConverter(format Format, src Source) *Converter {
-	c := &Converter{Format: format, columns: src.Columns, system: src.System, placeholders: true}
+	c := &Converter{Format: format, columns: src.Columns, system: src.System}
 	if len(src.Replace) > 0 {
 		var pairs []string
 		for _, from := range sortedKeys(src.Replace) {
@@ -123,7 +121,7 @@ func (c *Converter) substitute(r *Row) {
 		if c.replace != nil {
 			s = c.replace.Replace(s)
 		}
-		left = left || c.placeholders && hasPlaceholder(s)
+		left = left || hasPlaceholder(s)
 		return s
 	}
 	fixAll := func(list []Message) {

@@ -25,8 +25,7 @@
 // other in one flat row, Starts holds where each begins, positions restart at
 // 0, and no target crosses a start.
 //
-// Order depends on the seed alone: every shuffle is a Philox stream
-// (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) keyed
-// by seed, source and epoch. A State of a few hundred bytes restores a Loader
+// Order depends on the seed alone: every shuffle is a stream of
+// package rng, chosen by seed, source and pass. A small State restores a Loader
 // so that the very same steps follow.
 package data

@@ -144,6 +144,9 @@ func promptMessages(o object, chat bool) ([]Message, []Note, *RowError) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if dialogue, ok := dialoguePrompt(question); ok {
+		return withSystem(join(messages, dialogue), system), nil, nil
+	}
 	messages = append(messages, Message{Role: RoleUser, Content: withInput(question, input)})
 	return withSystem(messages, system), nil, nil
 }

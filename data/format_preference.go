@@ -178,6 +178,20 @@ func parseHH(text string) ([]Message, *RowError) {
 	return messages, nil
 }
 
+// dialoguePrompt reads a prompt that is a dialogue in hh's form and ends with
+// "Assistant:", for the answer to follow (Dahoas/rm-static and its kin).
+func dialoguePrompt(text string) ([]Message, bool) {
+	trimmed := strings.TrimSpace(text)
+	if !strings.HasPrefix(trimmed, "Human:") || !strings.HasSuffix(trimmed, "\n\nAssistant:") {
+		return nil, false
+	}
+	messages, err := parseHH(trimmed)
+	if err != nil {
+		return nil, false
+	}
+	return messages[:len(messages)-1], true
+}
+
 // rankingRow reads a prompt and K answers with ranks (1 is best) or scores
 // (more is better); an answer may also be an object that carries its own.
 func rankingRow(o object) (Row, *RowError) {

@@ -99,6 +99,7 @@ func TestFormats(t *testing.T) {
 		{"colossalchat pair", `{"context":[{"from":"user","content":"q"}],"chosen":[{"from":"assistant","content":"g"}],"rejected":[{"from":"assistant","content":"b"}]}`,
 			FormatPreference, "u:q | + a:g | - a:b", nil},
 		{"response_j and response_k", `{"question":"q","response_j":"g","response_k":"b"}`, FormatPreference, "u:q | + a:g | - a:b", nil},
+		{"prompt as dialogue", `{"prompt":"\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant:","response":"g","chosen":" g","rejected":" b"}`, FormatPreference, "u:q a:a u:r | + a: g | - a: b", nil},
 		{"ranks", `{"question":"q","answers":["c","a","b"],"ranks":[3,1,2]}`, FormatRanking, "u:q | 1 a:a | 2 a:b | 3 a:c", nil},
 		{"scores with a tie", `{"question":"q","answers":["c","a","b"],"scores":[1,5,5]}`, FormatRanking, "u:q | 1 a:a | 1 a:b | 3 a:c", nil},
 		{"answers with their scores", `{"prompt":"q","responses":[{"text":"b","score":0.5},{"text":"a","score":1}]}`, FormatRanking, "u:q | 1 a:a | 2 a:b", nil},

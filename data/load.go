@@ -46,7 +46,8 @@ func Load(ctx context.Context, sources []Source, opt Options, enc Encoder) (*Dat
 
 // ReadRows reads and converts all sources for any use, without encoding. Rows
 // hold their text; use it where that is wanted (prompts, pairs, ranking pages)
-// or where there is no tokenizer yet. Length limits don't apply.
+// or where there is no tokenizer yet. Length limits don't apply; rows of the
+// held-out split are marked.
 func ReadRows(ctx context.Context, sources []Source, opt Options) ([]Row, *Stats, error) {
 	opt, err := opt.withDefaults()
 	if err != nil {
@@ -58,10 +59,12 @@ func ReadRows(ctx context.Context, sources []Source, opt Options) ([]Row, *Stats
 	}
 	b := &builder{hashes: make(map[[16]byte]bool)}
 	var rows []Row
+	var sides []uint64
 	err = p.run(ctx, func(p *pipeline, src int, o outcome) error {
 		keep, err := b.judge(p, src, o)
 		if keep {
-			rows = append(rows, o.row)
+			o.row.Source, o.row.HeldOut = p.sources[src].Name, p.stats.Sources[src].Eval
+			rows, sides = append(rows, o.row), append(sides, o.side)
 		}
 		return err
 	})
@@ -70,6 +73,13 @@ func ReadRows(ctx context.Context, sources []Source, opt Options) ([]Row, *Stats
 	}
 	if len(rows) == 0 {
 		return nil, nil, p.emptyErr()
+	}
+	held, err := heldOut(b.rows, opt.Eval)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range rows {
+		rows[i].HeldOut = rows[i].HeldOut || held(sides[i])
 	}
 	p.stats.finish()
 	return rows, p.stats, nil
@@ -108,11 +118,11 @@ func newPipeline(sources []Source, opt Options, enc *rowEncoder) (*pipeline, err
 	names := map[string]bool{}
 	weighted := 0
 	for i, s := range append(sources[:len(sources):len(sources)], opt.Eval.Sources...) {
-		s, err := s.withDefaults()
-		if err != nil {
+		var err error
+		if s.Files, err = expandFiles(s.Files); err != nil {
 			return nil, err
 		}
-		if s.Files, err = expandFiles(s.Files); err != nil {
+		if s, err = s.withDefaults(); err != nil {
 			return nil, err
 		}
 		// Two sources may be called alike (train.jsonl in two folders); their
@@ -166,7 +176,7 @@ func (p *pipeline) emptyErr() error {
 type builder struct {
 	store  store
 	hashes map[[16]byte]bool // content seen; true if in a separate evaluation source
-	rows   []uint64          // the hash of each row of the training sources
+	rows   []uint64          // the side (see outcome) of each row of the training sources
 }
 
 // judge counts an outcome and says whether its row is used.
@@ -207,6 +217,9 @@ func (b *builder) judge(p *pipeline, src int, o outcome) (keep bool, err error) 
 		b.hashes[o.hash] = st.Eval
 	}
 	st.Rows++
+	if !st.Eval {
+		b.rows = append(b.rows, o.side)
+	}
 	return true, nil
 }
 
@@ -218,15 +231,11 @@ func (b *builder) take(p *pipeline, src int, o outcome) error {
 	}
 	st := p.stats.Sources[src]
 	st.CutTokens += int64(o.res.cut)
-	hash := hash64(o.hash)
-	if !st.Eval {
-		b.rows = append(b.rows, hash)
-	}
 	for _, seq := range o.res.seqs {
 		if len(b.store.seqs) == math.MaxUint32 {
 			return fmt.Errorf("more than %d sequences: train on fewer files at once", math.MaxUint32)
 		}
-		b.store.add(seq, seqRef{source: uint16(src), file: uint16(o.file), hash: hash,
+		b.store.add(seq, seqRef{source: uint16(src), file: uint16(o.file), hash: o.side,
 			line: uint32(o.row.Where.Line), element: uint32(o.row.Where.Element)})
 		st.Sequences++
 		st.Tokens += int64(len(seq.ids))

@@ -187,7 +187,7 @@ func TestTextWindows(t *testing.T) {
 				t.Fatalf("limit %d: a window of %d tokens", limit, len(step.Micro[0].IDs))
 			}
 		}
-		want := append([]int32(nil), []int32{}...)
+		want := []int32(nil)
 		for _, c := range []byte(text[1:]) {
 			want = append(want, int32(c))
 		}
@@ -387,12 +387,35 @@ func TestMaxRowsAndNames(t *testing.T) {
 func TestReadRows(t *testing.T) {
 	path := write(t, "p.jsonl", `{"prompt":"q","answers":["c","a","b"],"ranks":[2,1,2]}
 {"prompt":"q2","chosen":"g","rejected":"g"}
-{"prompt":"q","answers":["c","a","b"],"ranks":[3,1,2]}`)
+{"prompt":"q","answers":["c","a","b"],"ranks":[3,1,2]}
+{"prompt":"other","answers":["1","2","3"],"ranks":[3,1,2]}`)
 	rows, st, err := ReadRows(context.Background(), []Source{{Files: []string{path}, Format: FormatRanking}}, Options{Use: UsePairs, BadRows: BadRowsSkip})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rows) != 5 || st.Total.Notes[NoteTie] != 1 || st.Total.SkippedRows() != 1 {
+	again, _, err := ReadRows(context.Background(), []Source{{Name: "p", Files: []string{path}, Format: FormatRanking}},
+		Options{Use: UsePairs, BadRows: BadRowsSkip, Eval: EvalSplit{Count: 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := 0
+	side := map[int]bool{}
+	for _, r := range again {
+		if before, ok := side[r.Where.Line]; ok && before != r.HeldOut {
+			t.Errorf("the pairs of line %d lie on both sides", r.Where.Line)
+		}
+		side[r.Where.Line] = r.HeldOut
+		if r.Source != "p" {
+			t.Errorf("source %q", r.Source)
+		}
+		if r.HeldOut {
+			held++
+		}
+	}
+	if held < 2 || held == len(again) {
+		t.Errorf("%d rows held out, want 2 and those that equal them", held)
+	}
+	if len(rows) != 8 || st.Total.Notes[NoteTie] != 1 || st.Total.SkippedRows() != 1 {
 		t.Errorf("%d rows, stats %+v", len(rows), st.Total)
 	}
 }

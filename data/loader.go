@@ -18,7 +18,8 @@ const (
 
 // LoaderOptions say what a step is made of. A step's sequences hang on
 // everything but MicroRows and MicroTokens: however it is cut into
-// micro-batches, an optimizer step sees the same sequences.
+// micro-batches, an optimizer step sees the same sequences (see Pack for the
+// one case in which that has to be asked for).
 type LoaderOptions struct {
 	Seed uint64
 	// Sequential keeps the order of the files instead of shuffling.
@@ -34,8 +35,10 @@ type LoaderOptions struct {
 	// BatchTokens is the number of tokens of a step. Sequences are packed into
 	// bins of Pack tokens, and a step is BatchTokens/Pack bins, at least one.
 	BatchTokens int
-	// Pack is the size of a bin; 0 means the longest sequence's length, or
-	// BatchTokens where that is less.
+	// Pack is the size of a bin; it must hold the longest sequence. 0 chooses an
+	// even part of MicroTokens (of BatchTokens, if that is 0) of about four of
+	// the longest sequences, which leaves little room unfilled. Name it to make a
+	// step of BatchTokens hold the same sequences under any MicroTokens.
 	Pack int
 	// Window is how many sequences packing looks ahead; 0 means 256.
 	Window int
@@ -144,7 +147,11 @@ func (l *Loader) checkSizes() error {
 		return nil
 	}
 	if o.Pack == 0 {
-		o.Pack = l.longest
+		budget := o.BatchTokens
+		if o.MicroTokens > 0 {
+			budget = min(budget, o.MicroTokens)
+		}
+		o.Pack = budget / max(1, budget/(4*l.longest))
 	}
 	switch {
 	case o.Pack < l.longest || o.BatchTokens < l.longest:

@@ -102,7 +102,7 @@ func (m *mixer) next() uint32 {
 		if m.orders[best] == nil {
 			m.orders[best] = make([]uint32, n)
 		}
-		permutation(m.orders[best], m.seed, m.names[best], uint32(pass))
+		permutation(m.orders[best], m.seed, m.names[best], pass)
 		m.passes[best] = pass + 1
 	}
 	return list[m.orders[best][at]]

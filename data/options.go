@@ -66,9 +66,9 @@ type TrainOn string
 
 // The choices for TrainOn.
 const (
-	TrainOnAssistant TrainOn = "assistant" // all that the assistant says, with its end-of-turn token (default)
+	TrainOnAssistant TrainOn = "assistant" // all that the assistant says, with its end-of-turn token (default, but for UsePretrain)
 	TrainOnLast      TrainOn = "last"      // the assistant's last answer only
-	TrainOnAll       TrainOn = "all"       // every token, the template's included
+	TrainOnAll       TrainOn = "all"       // every token, the template's included (default for UsePretrain)
 )
 
 // TooLong says what happens to a row of more than Options.MaxTokens tokens.
@@ -174,6 +174,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.TrainOn == "" {
 		o.TrainOn = TrainOnAssistant
+		if o.Use == UsePretrain {
+			o.TrainOn = TrainOnAll
+		}
 	}
 	if o.TooLong == "" {
 		o.TooLong = TooLongDrop

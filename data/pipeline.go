@@ -26,6 +26,7 @@ type outcome struct {
 	row  Row
 	res  result
 	hash [16]byte
+	side uint64 // decides on which side of the held-out split the row lies
 	file int
 	ties int
 	err  *RowError
@@ -258,8 +259,16 @@ func (p *pipeline) process(c *chunk) {
 				bad(err)
 				continue
 			}
+			var parent uint64
+			if len(fitting) > 1 {
+				parent = hash64(rowHash(row))
+			}
 			for i, r := range fitting {
 				o := outcome{row: r, file: c.file, hash: rowHash(r)}
+				o.side = hash64(o.hash)
+				if len(fitting) > 1 {
+					o.side = parent // the pairs of one ranking share their prompt
+				}
 				if i == 0 {
 					o.ties = ties
 				}

@@ -81,6 +81,11 @@ type Row struct {
 	// Category is the file's own grouping of rows, where it has one.
 	Category string
 
+	// Source is the name of the row's Source, and HeldOut says that it is kept for
+	// evaluation; ReadRows sets both.
+	Source  string
+	HeldOut bool
+
 	// Notes name what was repaired on the way (see the Note constants).
 	Notes []Note
 }

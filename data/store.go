@@ -22,7 +22,8 @@ type seqRef struct {
 	block, start, length uint32
 	line, element        uint32
 	source, file         uint16
-	// hash identifies the content of the row; the pieces of a split row share it.
+	// hash identifies the content of the row, for the held-out split; the pieces
+	// of a split row share it.
 	hash uint64
 }
 
