@@ -7,8 +7,8 @@ import (
 
 	"ringtail/autograd"
 	"ringtail/model"
+	"ringtail/optim"
 	"ringtail/rng"
-	"ringtail/shard"
 	"ringtail/tensor"
 )
 
@@ -177,7 +177,7 @@ func (b *step) run(n int) timing {
 	tensor.SetFloat64(b.block, host)
 	b.m.Store.GradSumSquares(b.block.Slice(tensor.StepSumSquares, 1))
 	ops.ClipFactor(tensor.ClipFactor{Step: b.block, Check: b.loss, MaxNorm: 1})
-	b.m.Store.Update(b.block, shard.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01})
+	b.m.Store.Update(b.block, optim.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01})
 	_ = b.dev.Sync()
 	return timing{forward.Seconds(), time.Since(update).Seconds(), time.Since(begin).Seconds()}
 }

@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"ringtail/autograd"
+	"ringtail/optim"
 	"ringtail/safetensors"
-	"ringtail/shard"
 	"ringtail/tensor"
 	"ringtail/tensor/cpu"
 	"ringtail/tensor/ref"
@@ -327,7 +327,7 @@ func testGoldenSteps(t *testing.T, dir string, dev tensor.Device, p *packed) {
 		loss := s.gradients()
 		m.Store.GradSumSquares(s.step.Slice(tensor.StepSumSquares, 1))
 		dev.Ops().ClipFactor(tensor.ClipFactor{Step: s.step, MaxNorm: 1})
-		m.Store.Update(s.step, shard.AdamW{Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, WeightDecay: 0.1})
+		m.Store.Update(s.step, optim.AdamW{Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, WeightDecay: 0.1})
 		gn := tensor.GetFloat64(s.step)[tensor.StepGradNorm]
 		if math.Abs(loss-want.Losses[i]) > 1e-4*want.Losses[i] || math.Abs(gn-want.GradNorms[i]) > 1e-4*want.GradNorms[i] {
 			t.Errorf("step %d: loss %.6f, gradient norm %.6f; want %.6f, %.6f", i, loss, gn, want.Losses[i], want.GradNorms[i])

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"ringtail/autograd"
+	"ringtail/optim"
 	"ringtail/shard"
 	"ringtail/tensor"
 )
@@ -66,7 +67,7 @@ func (c *Config) specs(opt Options, head Head) []shard.Spec {
 	n := families[c.family()].names
 	decay := opt.Decay
 	if decay == nil {
-		decay = func(_ string, shape []int) bool { return len(shape) > 1 }
+		decay = optim.Decays
 	}
 	var out []shard.Spec
 	add := func(group, name string, shape ...int) {

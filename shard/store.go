@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"ringtail/autograd"
+	"ringtail/optim"
 	"ringtail/tensor"
 )
 
@@ -140,13 +141,8 @@ func (s *Store) GradSumSquares(out tensor.Tensor) {
 	}
 }
 
-// AdamW is the optimizer's fixed settings; what changes from step to step is in the step block.
-type AdamW struct {
-	Beta1, Beta2, Eps, WeightDecay float64
-}
-
 // Update makes one optimizer step on every trained chunk, from the step block.
-func (s *Store) Update(step tensor.Tensor, o AdamW) {
+func (s *Store) Update(step tensor.Tensor, o optim.AdamW) {
 	for _, c := range s.chunks {
 		if c.grad.IsZero() {
 			continue
