@@ -64,7 +64,7 @@ func vecGLUReLUGeneric(y, gate, up []float32) {
 
 func vecGLUReLUGradGeneric(dgate, dup, dy, gate, up []float32) {
 	for i, x := range gate {
-		var slope float32
+		slope := min(max(x, 0), 0) // NaN stays NaN
 		if x > 0 {
 			slope = 1
 		}

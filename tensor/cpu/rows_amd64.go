@@ -77,6 +77,26 @@ func vecScaleAVX2(n int, x *float32, f float32)
 //go:noescape
 func vecScaleAVX512(n int, x *float32, f float32)
 
+// vecShiftScale sets x = (x - shift)·f.
+func vecShiftScale(x []float32, shift float32, f float32) {
+	n := len(x)
+	if n == 0 || simdLevel == simdGeneric {
+		vecShiftScaleGeneric(x, shift, f)
+		return
+	}
+	if simdLevel == simdAVX512 {
+		vecShiftScaleAVX512(n, &x[0], shift, f)
+	} else {
+		vecShiftScaleAVX2(n, &x[0], shift, f)
+	}
+}
+
+//go:noescape
+func vecShiftScaleAVX2(n int, x *float32, shift float32, f float32)
+
+//go:noescape
+func vecShiftScaleAVX512(n int, x *float32, shift float32, f float32)
+
 // vecAxpy sets y = y + f·x.
 func vecAxpy(y []float32, x []float32, f float32) {
 	n := len(y)

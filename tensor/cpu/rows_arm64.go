@@ -52,6 +52,19 @@ func vecScale(x []float32, f float32) {
 //go:noescape
 func vecScaleNEON(n int, x *float32, f float32)
 
+// vecShiftScale sets x = (x - shift)·f.
+func vecShiftScale(x []float32, shift float32, f float32) {
+	n := len(x)
+	if n == 0 || simdLevel == simdGeneric {
+		vecShiftScaleGeneric(x, shift, f)
+		return
+	}
+	vecShiftScaleNEON(n, &x[0], shift, f)
+}
+
+//go:noescape
+func vecShiftScaleNEON(n int, x *float32, shift float32, f float32)
+
 // vecAxpy sets y = y + f·x.
 func vecAxpy(y []float32, x []float32, f float32) {
 	n := len(y)

@@ -24,6 +24,11 @@ func vecScale(x []float32, f float32) {
 	vecScaleGeneric(x, f)
 }
 
+// vecShiftScale sets x = (x - shift)·f.
+func vecShiftScale(x []float32, shift float32, f float32) {
+	vecShiftScaleGeneric(x, shift, f)
+}
+
 // vecAxpy sets y = y + f·x.
 func vecAxpy(y []float32, x []float32, f float32) {
 	vecAxpyGeneric(y, x, f)

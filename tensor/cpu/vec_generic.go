@@ -42,6 +42,12 @@ func vecScaleGeneric(x []float32, f float32) {
 	}
 }
 
+func vecShiftScaleGeneric(x []float32, shift, f float32) {
+	for i, v := range x {
+		x[i] = (v - shift) * f
+	}
+}
+
 func vecAxpyGeneric(y, x []float32, f float32) {
 	x = x[:len(y)]
 	for i := range y {

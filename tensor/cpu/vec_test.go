@@ -78,7 +78,7 @@ type vecCase struct {
 	want    func(v [][]float64) (result, magnitude float64)
 }
 
-func elementwise(f func(v []float64)) func(v [][]float64) (float64, float64) {
+func perElement(f func(v []float64)) func(v [][]float64) (float64, float64) {
 	return func(v [][]float64) (float64, float64) {
 		x := make([]float64, len(v))
 		for i := range v[0] {
@@ -96,7 +96,7 @@ func elementwise(f func(v []float64)) func(v [][]float64) (float64, float64) {
 
 func sum(f func(v []float64) float64) func(v [][]float64) (float64, float64) {
 	return func(v [][]float64) (s, m float64) {
-		elementwise(func(x []float64) {
+		perElement(func(x []float64) {
 			y := f(x)
 			s += y
 			m += math.Abs(y)
@@ -158,11 +158,13 @@ func vecCases() []vecCase {
 		{"SumExp", 1, func(v [][]float32) float64 { return float64(vecSumExp(v[0], 0.75)) },
 			sum(func(x []float64) float64 { return math.Exp(x[0] - 0.75) })},
 		{"Scale", 1, none(func(v [][]float32) { vecScale(v[0], 1.5) }),
-			elementwise(func(x []float64) { x[0] *= 1.5 })},
+			perElement(func(x []float64) { x[0] *= 1.5 })},
+		{"ShiftScale", 1, none(func(v [][]float32) { vecShiftScale(v[0], 0.5, 1.5) }),
+			perElement(func(x []float64) { x[0] = (x[0] - 0.5) * 1.5 })},
 		{"Axpy", 2, none(func(v [][]float32) { vecAxpy(v[0], v[1], -2.5) }),
-			elementwise(func(x []float64) { x[0] += -2.5 * x[1] })},
+			perElement(func(x []float64) { x[0] += -2.5 * x[1] })},
 		{"Add", 3, none(func(v [][]float32) { vecAdd(v[0], v[1], v[2]) }),
-			elementwise(func(x []float64) { x[0] = x[1] + x[2] })},
+			perElement(func(x []float64) { x[0] = x[1] + x[2] })},
 		{"Dot", 2, func(v [][]float32) float64 { return float64(vecDot(v[0], v[1])) },
 			sum(func(x []float64) float64 { return x[0] * x[1] })},
 		{"SumSquares", 1, func(v [][]float32) float64 { return vecSumSquares(v[0]) },
@@ -170,28 +172,28 @@ func vecCases() []vecCase {
 		{"AddSquares", 3, func(v [][]float32) float64 { return float64(vecAddSquares(v[0], v[1], v[2])) },
 			sum(func(x []float64) float64 { x[0] = x[1] + x[2]; return x[0] * x[0] })},
 		{"MulScale", 3, none(func(v [][]float32) { vecMulScale(v[0], v[1], v[2], 0.3) }),
-			elementwise(func(x []float64) { x[0] = x[1] * 0.3 * x[2] })},
+			perElement(func(x []float64) { x[0] = x[1] * 0.3 * x[2] })},
 		{"NormDot", 3, func(v [][]float32) float64 { return float64(vecNormDot(v[0], v[1], v[2])) },
 			sum(func(x []float64) float64 { return x[0] * x[1] * x[2] })},
 		{"NormDotWeight", 4, func(v [][]float32) float64 { return float64(vecNormDotWeight(v[0], v[1], v[2], v[3], 0.4)) },
 			sum(func(x []float64) float64 { x[0] += x[1] * x[2] * 0.4; return x[1] * x[2] * x[3] })},
 		{"NormGrad", 4, none(func(v [][]float32) { vecNormGrad(v[0], v[1], v[2], v[3], 0.4, 0.2) }),
-			elementwise(func(x []float64) { x[0] = x[1]*x[3]*0.4 - x[2]*0.2 })},
+			perElement(func(x []float64) { x[0] = x[1]*x[3]*0.4 - x[2]*0.2 })},
 		{"NormGradAdd", 5, none(func(v [][]float32) { vecNormGradAdd(v[0], v[1], v[2], v[3], v[4], 0.4, 0.2) }),
-			elementwise(func(x []float64) { x[0] = x[1] + x[2]*x[4]*0.4 - x[3]*0.2 })},
+			perElement(func(x []float64) { x[0] = x[1] + x[2]*x[4]*0.4 - x[3]*0.2 })},
 		{"NormGradAddInPlace", 4, none(func(v [][]float32) { vecNormGradAdd(v[0], v[0], v[1], v[2], v[3], 0.4, 0.2) }),
-			elementwise(func(x []float64) { x[0] += x[1]*x[3]*0.4 - x[2]*0.2 })},
+			perElement(func(x []float64) { x[0] += x[1]*x[3]*0.4 - x[2]*0.2 })},
 		{"Rotate", 4, none(func(v [][]float32) { vecRotate(v[0], v[1], v[2], v[3], 1) }),
-			elementwise(func(x []float64) { x[0], x[1] = x[0]*x[2]-x[1]*x[3], x[1]*x[2]+x[0]*x[3] })},
+			perElement(func(x []float64) { x[0], x[1] = x[0]*x[2]-x[1]*x[3], x[1]*x[2]+x[0]*x[3] })},
 		{"RotateBack", 4, none(func(v [][]float32) { vecRotate(v[0], v[1], v[2], v[3], -1) }),
-			elementwise(func(x []float64) { x[0], x[1] = x[0]*x[2]+x[1]*x[3], x[1]*x[2]-x[0]*x[3] })},
+			perElement(func(x []float64) { x[0], x[1] = x[0]*x[2]+x[1]*x[3], x[1]*x[2]-x[0]*x[3] })},
 		{"AdamW", 4, none(func(v [][]float32) {
 			for i, x := range v[2] {
 				v[2][i] = x * x
 			}
 			vecAdamW(v[0], v[1], v[2], v[3], 0.5, 0.01, 0.9, 0.1, 0.99, 0.01, 0.02, 3, 1e-3)
 		}),
-			elementwise(func(x []float64) {
+			perElement(func(x []float64) {
 				g := x[3] * 0.5
 				x[1] = 0.9*x[1] + 0.1*g
 				x[2] = 0.99*float64(float32(x[2])*float32(x[2])) + 0.01*g*g
@@ -202,11 +204,11 @@ func vecCases() []vecCase {
 	for _, a := range activations {
 		cases = append(cases,
 			vecCase{"GLU" + a.name, 3, none(func(v [][]float32) { a.glu(v[0], v[1], v[2]) }),
-				elementwise(func(x []float64) { x[0] = a.act(x[1]) * x[2] })},
+				perElement(func(x []float64) { x[0] = a.act(x[1]) * x[2] })},
 			vecCase{"GLU" + a.name + "Grad", 5, none(func(v [][]float32) { a.grad(v[0], v[1], v[2], v[3], v[4]) }),
-				elementwise(func(x []float64) { x[0], x[1] = x[2]*x[4]*a.d(x[3]), x[2]*a.act(x[3]) })},
+				perElement(func(x []float64) { x[0], x[1] = x[2]*x[4]*a.d(x[3]), x[2]*a.act(x[3]) })},
 			vecCase{"GLU" + a.name + "GradInPlace", 3, none(func(v [][]float32) { a.grad(v[1], v[2], v[0], v[1], v[2]) }),
-				elementwise(func(x []float64) { x[1], x[2] = x[0]*x[2]*a.d(x[1]), x[0]*a.act(x[1]) })})
+				perElement(func(x []float64) { x[1], x[2] = x[0]*x[2]*a.d(x[1]), x[0]*a.act(x[1]) })})
 	}
 	return cases
 }

@@ -4,6 +4,8 @@ import "math"
 
 // The row kernels, each written once for every instruction set (isa.go).
 
+func init() { generators = append(generators, rowFiles) }
+
 // Constants of the elementary functions; ../math32.go says what they are.
 const (
 	log2E      = math.Log2E
@@ -135,6 +137,7 @@ func relu(e *rowEmitter, x operand, slope bool) (act, d operand) {
 	act = e.Max(e.c(0), x)
 	if slope {
 		d = e.SelNeg(e.Sub(e.c(0), x), e.c(1), e.c(0))
+		e.fma(e, d, e.Min(e.c(1), act), e.c(0), d) // NaN stays NaN
 	}
 	return act, d
 }
@@ -177,6 +180,11 @@ func rowKernels() []*rowKernel {
 			body: func(e *rowEmitter) {
 				f := e.argument("f")
 				e.each(4, func(u int) { e.Store("x", u, e.Mul(e.Load("x", u), f)) })
+			}},
+		{name: "vecShiftScale", params: withFloats(p32("x"), "shift", "f"), doc: "sets x = (x - shift)·f.",
+			body: func(e *rowEmitter) {
+				shift, f := e.argument("shift"), e.argument("f")
+				e.each(4, func(u int) { e.Store("x", u, e.Mul(e.Sub(e.Load("x", u), shift), f)) })
 			}},
 		{name: "vecAxpy", params: withFloats(p32("y", "x"), "f"), doc: "sets y = y + f·x.",
 			body: func(e *rowEmitter) {

@@ -1,0 +1,163 @@
+package cpu
+
+import (
+	"math"
+
+	"ringtail/tensor"
+)
+
+// RMSNorm and its gradients. With s a row, w the weights and r = RStd:
+//
+//	y_j  = s_j·r·w_j,  r = 1/√(Σ s²/H + ε)
+//	dw_j = Σ_t dy_j·s_j·r
+//	dx_j = dy_j·w_j·r − s_j·r³·(Σ_i dy_i·w_i·s_i)/H
+//
+// A row is read twice, the second time from the first-level cache.
+
+// normGrain is about how many elements a task has.
+const normGrain = 8 << 10
+
+type normJob struct {
+	y, x, delta, sum rows
+	w, rstd          []float32
+	n, cols, grain   int
+	eps              float32
+}
+
+var normJobs freeList[normJob]
+
+func rmsNorm(a tensor.RMSNorm) {
+	j := normJobs.take()
+	n, cols := a.X.Rows(), a.X.Cols()
+	j.n, j.cols, j.eps = n, cols, a.Eps
+	j.x, j.y = rowsOf("RMSNorm's X", a.X, n, cols), rowsOf("RMSNorm's Y", a.Y, n, cols)
+	j.w, j.rstd = vectorOf("RMSNorm's W", a.W, cols), vectorOf("RMSNorm's RStd", a.RStd, n)
+	if a.Delta.IsZero() != a.Sum.IsZero() {
+		panic("cpu: RMSNorm takes Delta and Sum together")
+	}
+	if !a.Delta.IsZero() {
+		j.delta, j.sum = rowsOf("RMSNorm's Delta", a.Delta, n, cols), rowsOf("RMSNorm's Sum", a.Sum, n, cols)
+	}
+	j.grain = max(1, normGrain/max(cols, 1))
+	if cols > 0 {
+		parallel(tasksOf(n, j.grain), j)
+	}
+	*j = normJob{}
+	normJobs.give(j)
+}
+
+func (j *normJob) run(_ *workspace, task int) {
+	for t := task * j.grain; t < min((task+1)*j.grain, j.n); t++ {
+		s := j.x.row(t, j.cols)
+		var squares float32
+		if j.delta.data != nil {
+			sum := j.sum.row(t, j.cols)
+			squares = vecAddSquares(sum, s, j.delta.row(t, j.cols))
+			s = sum
+		} else {
+			squares = vecDot(s, s)
+		}
+		r := float32(1 / math.Sqrt(float64(squares)/float64(j.cols)+float64(j.eps)))
+		j.rstd[t] = r
+		vecMulScale(j.y.row(t, j.cols), s, j.w, r)
+	}
+}
+
+// normParts is the greatest number of blocks of tokens whose parts of dw are
+// summed apart, then added in order. What lies in a block depends on the shape
+// alone, so that dw does not depend on the threads.
+const normParts = 64
+
+type normGradStep uint8
+
+const (
+	normGradRows    normGradStep = iota // a task is a block of tokens
+	normGradWeights                     // a task is a strip of columns of dw
+)
+
+type normGradJob struct {
+	step            normGradStep
+	dx, dy, dsum, s rows
+	w, rstd, dw     []float32
+	part            floats // [blocks][cols], where dw is asked for
+	n, cols, grain  int
+	blocks          int
+	accumulate      bool
+}
+
+var normGradJobs freeList[normGradJob]
+
+func rmsNormBackward(a tensor.RMSNormBackward) {
+	j := normGradJobs.take()
+	n, cols := a.S.Rows(), a.S.Cols()
+	j.n, j.cols, j.accumulate = n, cols, a.Accumulate
+	j.dx, j.dy = rowsOf("RMSNormBackward's DX", a.DX, n, cols), rowsOf("RMSNormBackward's DY", a.DY, n, cols)
+	j.s = rowsOf("RMSNormBackward's S", a.S, n, cols)
+	j.w, j.rstd = vectorOf("RMSNormBackward's W", a.W, cols), vectorOf("RMSNormBackward's RStd", a.RStd, n)
+	if !a.DSum.IsZero() {
+		j.dsum = rowsOf("RMSNormBackward's DSum", a.DSum, n, cols)
+	}
+	j.grain = max(1, normGrain/max(cols, 1), tasksOf(n, normParts))
+	j.blocks = tasksOf(n, j.grain)
+	if !a.DW.IsZero() {
+		j.dw = vectorOf("RMSNormBackward's DW", a.DW, cols)
+		j.part.grow(j.blocks * cols)
+	}
+	if n > 0 && cols > 0 {
+		j.step = normGradRows
+		parallel(j.blocks, j)
+		if j.dw != nil {
+			j.step = normGradWeights
+			parallel(tasksOf(cols, sumStrip), j)
+		}
+	}
+	*j = normGradJob{part: j.part}
+	normGradJobs.give(j)
+}
+
+func (j *normGradJob) run(_ *workspace, task int) {
+	if j.step == normGradWeights {
+		from := task * sumStrip
+		n := min(sumStrip, j.cols-from)
+		total := j.part[from:][:n]
+		for b := 1; b < j.blocks; b++ {
+			vecAdd(total, total, j.part[b*j.cols+from:][:n])
+		}
+		dw := j.dw[from:][:n]
+		vecAdd(dw, dw, total)
+		return
+	}
+	var part []float32
+	if j.dw != nil {
+		part = j.part[task*j.cols:][:j.cols]
+		clear(part)
+	}
+	for t := task * j.grain; t < min((task+1)*j.grain, j.n); t++ {
+		j.row(t, part)
+	}
+}
+
+// row computes dx of one token and adds its share of dw to part, if not nil.
+func (j *normGradJob) row(t int, part []float32) {
+	dx, dy, s, r := j.dx.row(t, j.cols), j.dy.row(t, j.cols), j.s.row(t, j.cols), j.rstd[t]
+	var dot float32
+	if part != nil {
+		dot = vecNormDotWeight(part, dy, s, j.w, r)
+	} else {
+		dot = vecNormDot(dy, s, j.w)
+	}
+	k := float32(float64(r) * float64(r) * float64(r) * float64(dot) / float64(j.cols))
+	if j.dsum.data == nil && !j.accumulate {
+		vecNormGrad(dx, dy, s, j.w, r, k)
+		return
+	}
+	base := dx
+	if j.dsum.data != nil {
+		base = j.dsum.row(t, j.cols)
+		if j.accumulate {
+			vecAdd(dx, dx, base)
+			base = dx
+		}
+	}
+	vecNormGradAdd(dx, base, dy, s, j.w, r, k)
+}
