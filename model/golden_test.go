@@ -37,7 +37,7 @@ func goldenModels(t *testing.T) []string {
 // devices on which goldens are checked.
 var devices = map[string]func() tensor.Device{
 	"ref": func() tensor.Device { return ref.New() },
-	"cpu": func() tensor.Device { return mustOpen(cpu.Open()) },
+	"cpu": func() tensor.Device { return cpu.New() },
 }
 
 // goldenIO is io.safetensors: a padded batch and what the reference computed.
@@ -186,10 +186,6 @@ func (s *stepper) gradients() float64 {
 
 func loadGolden(t *testing.T, dir string, dev tensor.Device, opt Options) *Model {
 	m, err := Load(dir, dev, opt)
-	var unknown *UnknownArchitectureError
-	if errors.As(err, &unknown) {
-		t.Skipf("family %s is not known to this version", unknown.Name)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +214,13 @@ func distance(a []float64, b []float32) float64 {
 func TestGoldenModels(t *testing.T) {
 	for _, dir := range goldenModels(t) {
 		for name, open := range devices {
-			t.Run(filepath.Base(dir)+"/"+name, func(t *testing.T) { testGolden(t, dir, open()) })
+			t.Run(filepath.Base(dir)+"/"+name, func(t *testing.T) {
+				var unknown *UnknownArchitectureError
+				if _, err := LoadConfig(dir); errors.As(err, &unknown) {
+					t.Skipf("family %s is not known to this version", unknown.Name)
+				}
+				testGolden(t, dir, open())
+			})
 		}
 	}
 }
@@ -340,11 +342,4 @@ func testGoldenSteps(t *testing.T, dir string, dev tensor.Device, p *packed) {
 			t.Errorf("%s after %d steps: off by %g, moved %g", e.Name, len(want.Losses), d, moved)
 		}
 	}
-}
-
-func mustOpen(dev *cpu.Device, err error) tensor.Device {
-	if err != nil {
-		panic(err)
-	}
-	return dev
 }
