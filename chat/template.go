@@ -1,0 +1,139 @@
+package chat
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"unicode"
+
+	"ringtail/chat/jinja"
+)
+
+// Template is a compiled chat template. It is immutable, and safe for concurrent use.
+type Template struct {
+	name    string
+	text    string
+	program *jinja.Template
+}
+
+// New compiles a chat template. The name, such as the file that the text is from, appears in errors.
+func New(name, text string) (*Template, error) {
+	program, err := jinja.Parse(name, text)
+	if err != nil {
+		return nil, fmt.Errorf("chat %w", err)
+	}
+	return &Template{name, text, program}, nil
+}
+
+// Name is the name that the template was compiled under.
+func (t *Template) Name() string { return t.name }
+
+// Text is the Jinja source, as it belongs into chat_template.jinja.
+func (t *Template) Text() string { return t.text }
+
+// Render renders a conversation to text.
+func (t *Template) Render(messages []Message, opts RenderOptions) (string, error) {
+	c, err := t.prepare(messages, opts)
+	if err != nil {
+		return "", err
+	}
+	s, err := c.render(len(messages), opts.AddGenerationPrompt)
+	return s.Text, err
+}
+
+// originOther marks data that belongs to no message: tools and variables.
+const originOther = 1 << 30
+
+// conversation is a chat made into template values, of which prefixes can be rendered.
+type conversation struct {
+	template *Template
+	messages []Message
+	values   []jinja.Value
+	vars     []variable
+	opts     RenderOptions
+}
+
+type variable struct {
+	name  string
+	value jinja.Value
+}
+
+func (t *Template) prepare(messages []Message, opts RenderOptions) (*conversation, error) {
+	c := &conversation{template: t, messages: messages, opts: opts}
+	for i, m := range messages {
+		v, err := messageValue(m, i)
+		if err != nil {
+			return nil, fmt.Errorf("chat template %s: message %d: %w", t.name, i+1, err)
+		}
+		c.values = append(c.values, v)
+	}
+	for _, f := range opts.Vars {
+		v, err := jinja.ParseJSON(f.Value, originOther)
+		if err != nil {
+			return nil, fmt.Errorf("chat template %s: variable %s: %w", t.name, f.Name, err)
+		}
+		c.vars = append(c.vars, variable{f.Name, v})
+	}
+	for _, token := range []struct{ name, text string }{
+		{"bos_token", opts.BOS}, {"eos_token", opts.EOS}, {"pad_token", opts.PAD}, {"unk_token", opts.UNK},
+	} {
+		if token.text != "" {
+			c.vars = append(c.vars, variable{token.name, jinja.String(token.text)})
+		}
+	}
+	tools := jinja.Value(jinja.None{})
+	if len(opts.Tools) > 0 {
+		var err error
+		if tools, err = jinja.ParseJSON(opts.Tools, originOther); err != nil {
+			return nil, fmt.Errorf("chat template %s: tools: %w", t.name, err)
+		}
+	}
+	c.vars = append(c.vars, variable{"tools", tools}, variable{"documents", jinja.None{}})
+	return c, nil
+}
+
+// messageValue makes the dict that templates see. All of it is data but the role, which is checked instead: it is
+// what templates compare and write between control tokens.
+func messageValue(m Message, index int) (jinja.Value, error) {
+	if m.Role == "" || strings.ContainsFunc(m.Role, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("_-. ", r)
+	}) {
+		return nil, fmt.Errorf("role %.40q: expected a word such as user, assistant, system or tool", m.Role)
+	}
+	d := jinja.NewDict()
+	d.Set("role", jinja.String(m.Role))
+	d.Set("content", jinja.DataString(m.Content, index))
+	for _, f := range m.Extra {
+		if f.Name == "role" {
+			return nil, fmt.Errorf("a second field \"role\"")
+		}
+		v, err := fieldValue(f.Value, index)
+		if err != nil {
+			return nil, fmt.Errorf("field %.40q: %w", f.Name, err)
+		}
+		d.Set(f.Name, v)
+	}
+	return d, nil
+}
+
+func fieldValue(text json.RawMessage, origin int) (jinja.Value, error) {
+	if len(text) == 0 {
+		return jinja.None{}, nil
+	}
+	return jinja.ParseJSON(text, origin)
+}
+
+// render renders the first n messages.
+func (c *conversation) render(n int, addGenerationPrompt bool) (jinja.Str, error) {
+	vars := jinja.NewDict()
+	for _, v := range c.vars {
+		vars.Set(v.name, v.value)
+	}
+	vars.Set("messages", jinja.NewList(c.values[:n:n]...))
+	vars.Set("add_generation_prompt", jinja.Bool(addGenerationPrompt))
+	s, err := c.template.program.Render(vars, jinja.Options{Now: c.opts.Now})
+	if err != nil {
+		return jinja.Str{}, fmt.Errorf("chat %w", err)
+	}
+	return s, nil
+}
