@@ -1,0 +1,47 @@
+package data
+
+import (
+	"strings"
+
+	"ringtail/chat"
+)
+
+// ChatEncoder is the Encoder of a tokenizer and a chat template.
+type ChatEncoder struct {
+	Tokenizer chat.Tokenizer
+	Template  *chat.Template
+	// Render holds the template's further variables. Its Tools are replaced by
+	// each row's.
+	Render chat.RenderOptions
+	// EOSID ends documents; NoEOS says that there is no such token.
+	EOSID int32
+	NoEOS bool
+}
+
+// EncodeChat renders and encodes a chat.
+func (e *ChatEncoder) EncodeChat(messages []Message, tools []byte) ([]int32, []bool, error) {
+	opts := e.Render
+	opts.Tools = tools
+	return chat.Encode(e.Tokenizer, e.Template, messages, opts)
+}
+
+// EncodeText encodes a document. A special token's text in it is ordinary text:
+// a web page about ChatML must not end a turn.
+func (e *ChatEncoder) EncodeText(text string) ([]int32, error) {
+	ids, _, err := e.Tokenizer.EncodeProtected(text, [][2]int{{0, len(text)}})
+	if err != nil {
+		return nil, err
+	}
+	if bos, ok := e.Tokenizer.LeadingBOS(); ok {
+		ids = append([]int32{bos}, ids...)
+	}
+	return ids, nil
+}
+
+// EOS is the token that ends documents.
+func (e *ChatEncoder) EOS() (int32, bool) { return e.EOSID, !e.NoEOS }
+
+// UnderstandsTools says whether the template shows calls of functions.
+func (e *ChatEncoder) UnderstandsTools() bool {
+	return e.Template != nil && strings.Contains(e.Template.Text(), "tool_calls")
+}
