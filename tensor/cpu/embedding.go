@@ -11,14 +11,14 @@ type embeddingJob struct {
 
 var embeddingJobs freeList[embeddingJob]
 
-func newEmbedding(op string, table, tokens, ids tensor.Tensor) *embeddingJob {
+func newEmbedding(table, tokens, ids tensor.Tensor) *embeddingJob {
 	j := embeddingJobs.take()
 	j.cols = table.Cols()
-	j.table = rowsOf(op+"'s table", table, table.Rows(), j.cols)
-	j.ids = intsOf(op+"'s ids", ids, ids.Len())
-	j.tokens = rowsOf(op+"'s token rows", tokens, len(j.ids), j.cols)
+	j.table = rowsOf("the embedding table", table, table.Rows(), j.cols)
+	j.ids = intsOf("the embedding's ids", ids, ids.Len())
+	j.tokens = rowsOf("the tokens' embedding", tokens, len(j.ids), j.cols)
 	for _, id := range j.ids {
-		checkIndex(op+": token id", id, table.Rows())
+		checkIndex("Embedding: token id", id, table.Rows())
 	}
 	return j
 }
@@ -33,7 +33,7 @@ func (j *embeddingJob) start(tasks int) {
 
 // embedding sets y[t] = w[ids[t]]. A task copies some tokens' rows.
 func embedding(y, w, ids tensor.Tensor) {
-	j := newEmbedding("Embedding", w, y, ids)
+	j := newEmbedding(w, y, ids)
 	j.grain = max(1, lightGrain/max(j.cols, 1))
 	j.start(tasksOf(len(j.ids), j.grain))
 }
@@ -42,7 +42,7 @@ func embedding(y, w, ids tensor.Tensor) {
 // the columns to itself and goes through all tokens, so that tokens with one id
 // are added in their order. How wide the strips are changes no sum.
 func embeddingBackward(dw, dy, ids tensor.Tensor) {
-	j := newEmbedding("EmbeddingBackward", dw, dy, ids)
+	j := newEmbedding(dw, dy, ids)
 	j.backward = true
 	j.grain = (max(tasksOf(j.cols, 2*Threads()), 64) + 15) &^ 15
 	if len(j.ids)*j.cols <= lightGrain {
