@@ -12,13 +12,17 @@ var attentionHeads = [][3]int{{1, 1, 1}, {1, 1, 8}, {2, 2, 5}, {4, 2, 16}, {6, 2
 // attentionBatches are lengths of packed sequences.
 var attentionBatches = [][]int{{}, {0}, {1}, {2, 3}, {0, 7, 0, 1}, {33}, {3, 0, 0, 17, 2, 33, 0}}
 
+// windows are tried in each layout: those that differ in kind, and, where the
+// layout is simple, those at the ends.
+var windows = map[layout][]int{dense: {0, 1, 4, 1000}, window: {0, 4}}
+
 // eachAttention calls f with every combination that the suite tries, and with a
 // sequence longer than the blocks that a kernel takes.
 func eachAttention(f func(l layout, heads [3]int, lengths []int, window int)) {
 	for _, l := range layouts {
 		for _, heads := range attentionHeads {
 			for _, lengths := range attentionBatches {
-				for _, window := range []int{0, 1, 4, 1000} {
+				for _, window := range windows[l] {
 					f(l, heads, lengths, window)
 				}
 			}
@@ -127,7 +131,7 @@ func testCachedAttention(s *suite) {
 	for _, l := range layouts {
 		for _, heads := range attentionHeads {
 			for _, batch := range batches {
-				for _, window := range []int{0, 1, 4, 1000} {
+				for _, window := range windows[l] {
 					cachedTrial(s, l, heads, batch, window, 41)
 				}
 			}

@@ -21,28 +21,30 @@ func sample(a tensor.Sample) {
 	for i, settings := range a.Rows {
 		z := logits.row(i)
 		id := draw(append([]float64(nil), z...), settings)
-		ids[i] = int32(id)
-		logProbs[i] = z[id] - logSumExp(z)
+		ids[i], logProbs[i] = int32(id), math.NaN()
+		if id >= 0 {
+			logProbs[i] = z[id] - logSumExp(z)
+		}
 	}
 }
 
 // draw applies the settings to z, which it overwrites, in the order in which
-// SampleRow names them, and returns the token drawn. Where no token is left it
-// returns 0.
+// SampleRow names them, and returns the token drawn: −1 where none is left, all
+// being banned, −∞ or NaN.
 func draw(z []float64, s tensor.SampleRow) int {
 	for _, id := range s.Banned {
 		z[index("banned token", id, len(z))] = math.Inf(-1)
 	}
 	penalise(z, s.Seen, float64(s.RepetitionPenalty))
 	if s.Temperature == 0 {
-		return max(argmax(z), 0)
+		return argmax(z)
 	}
 	for v := range z {
 		z[v] /= float64(s.Temperature)
 	}
 	kept := keep(z, s)
 	if len(kept) == 0 {
-		return 0
+		return -1
 	}
 	return choose(z, kept, s.Uniform)
 }
@@ -83,17 +85,18 @@ func keep(z []float64, s tensor.SampleRow) []int {
 		kept = kept[:s.TopK]
 	}
 	if p := float64(s.TopP); p > 0 && p < 1 {
-		total, sum := weight(z, kept), 0.0
-		for i, v := range kept {
-			sum += math.Exp(z[v] - z[kept[0]])
-			if sum >= p*total {
+		weights, total := softmax(z, kept)
+		sum := 0.0
+		for i, w := range weights {
+			if sum += w; sum >= p*total {
 				kept = kept[:i+1]
 				break
 			}
 		}
 	}
-	for i, v := range kept {
-		if math.Exp(z[v]-z[kept[0]]) < float64(s.MinP) {
+	weights, _ := softmax(z, kept)
+	for i, w := range weights {
+		if w < float64(s.MinP) {
 			kept = kept[:i]
 			break
 		}
@@ -105,29 +108,27 @@ func keep(z []float64, s tensor.SampleRow) []int {
 // choose is the first kept token, by id, at which the cumulative probability
 // exceeds u.
 func choose(z []float64, kept []int, u float64) int {
-	largest := math.Inf(-1)
-	for _, v := range kept {
-		largest = max(largest, z[v])
-	}
-	total := 0.0
-	for _, v := range kept {
-		total += math.Exp(z[v] - largest)
-	}
+	weights, total := softmax(z, kept)
 	sum := 0.0
-	for _, v := range kept {
-		sum += math.Exp(z[v] - largest)
-		if sum > u*total {
+	for i, v := range kept {
+		if sum += weights[i]; sum > u*total {
 			return v
 		}
 	}
 	return kept[len(kept)-1] // rounding, or u not below 1
 }
 
-// weight is Σ exp(z_v − the largest) over tokens ranked from the largest.
-func weight(z []float64, ranked []int) float64 {
-	sum := 0.0
-	for _, v := range ranked {
-		sum += math.Exp(z[v] - z[ranked[0]])
+// softmax gives the weights exp(z_v − largest) of some tokens, the largest of
+// which is 1, and their sum.
+func softmax(z []float64, tokens []int) (weights []float64, total float64) {
+	largest := math.Inf(-1)
+	for _, v := range tokens {
+		largest = max(largest, z[v])
 	}
-	return sum
+	for _, v := range tokens {
+		w := math.Exp(z[v] - largest)
+		weights = append(weights, w)
+		total += w
+	}
+	return weights, total
 }
