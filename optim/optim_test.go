@@ -117,7 +117,7 @@ func TestStepsOf(t *testing.T) {
 		length float64
 		steps  int
 		want   int
-	}{{0, 100, 0}, {0.03, 100, 3}, {0.025, 100, 2}, {0.999, 100, 99}, {1, 100, 1}, {40, 100, 40}, {0.5, 0, 0}} {
+	}{{0, 100, 0}, {0.03, 100, 3}, {0.025, 100, 2}, {0.999, 100, 99}, {0.29, 100, 29}, {1, 100, 1}, {40, 100, 40}, {0.5, 0, 0}} {
 		if got := StepsOf(c.length, c.steps); got != c.want {
 			t.Errorf("StepsOf(%g, %d) = %d, want %d", c.length, c.steps, got, c.want)
 		}

@@ -111,7 +111,7 @@ func (s Schedule) Check() error {
 // steps: below 1 it is a part, rounded down.
 func StepsOf(length float64, steps int) int {
 	if length < 1 {
-		return int(length * float64(steps))
+		return int(length*float64(steps) + 1e-6) // 0.29·100 is 28.999999999999996
 	}
 	return int(length)
 }
