@@ -46,10 +46,6 @@ const (
 	// dotRows and dotCols bound the dot path: above them packing pays.
 	dotRows = 16
 	dotCols = 4
-	// kcMax bounds a block of k, ncMax the columns of B that a task packs at a
-	// time: the block of B then takes about half of a second-level cache of 1 MiB.
-	kcMax = 384
-	ncMax = 384
 	// packedMax bounds the floats of packed A; longer products go in several steps.
 	packedMax = 4 << 20
 	// serialWork is the m·n·k below which a parallel region costs more than it saves.
@@ -81,6 +77,9 @@ type gemmKernels struct {
 	ku     int // elements along k that lie together in a packed sliver of rows
 	// rows and cols are indexed by the number of rows, 1 … mr.
 	rows, cols []tileFunc
+	// kcMax bounds a block of k, ncMax the columns of B that a task packs at a
+	// time. The block of B takes about half of the second-level cache.
+	kcMax, ncMax int
 	// masked: tiles take n < nr and touch nothing beyond column n of B, C and bias.
 	// Otherwise n must be nr.
 	masked bool
@@ -129,6 +128,23 @@ func sgemm(transA, transB bool, m, n, k int, a unsafe.Pointer, lda int, b unsafe
 	default:
 		g.parallelBlocks()
 	}
+}
+
+// Gemm computes C = op(A)·op(B) of dense row-major matrices on all threads, for
+// benchmarks. op(A) is [m, k], op(B) [k, n], C [m, n]; a transposed operand lies
+// as [k, m] or [n, k].
+func Gemm(transA, transB bool, m, n, k int, a, b, c []float32) {
+	if min(m, n, k) < 0 || len(a) < m*k || len(b) < k*n || len(c) < m*n {
+		panic("cpu: Gemm: a matrix is shorter than its shape")
+	}
+	lda, ldb := k, n
+	if transA {
+		lda = m
+	}
+	if transB {
+		ldb = k
+	}
+	sgemm(transA, transB, m, n, k, unsafe.Pointer(unsafe.SliceData(a)), lda, unsafe.Pointer(unsafe.SliceData(b)), ldb, unsafe.Pointer(unsafe.SliceData(c)), n, false, nil)
 }
 
 // sgemmSerial is sgemm on the calling worker alone, for use inside tasks.
@@ -185,15 +201,15 @@ func (p *product) serial(ws *workspace) {
 	}
 	kc := p.blockK()
 	for p0 := 0; p0 < p.k; p0 += kc {
-		for j0 := 0; j0 < p.n; j0 += ncMax {
-			p.block(ws, nil, 0, p.m, j0, min(j0+ncMax, p.n), p0, min(p0+kc, p.k))
+		for j0 := 0; j0 < p.n; j0 += p.ncMax {
+			p.block(ws, nil, 0, p.m, j0, min(j0+p.ncMax, p.n), p0, min(p0+kc, p.k))
 		}
 	}
 }
 
 // blockK cuts k into equal blocks of at most kcMax; it depends on k alone.
 func (p *product) blockK() int {
-	blocks := (p.k + kcMax - 1) / kcMax
+	blocks := (p.k + p.kcMax - 1) / p.kcMax
 	return roundUp((p.k+blocks-1)/blocks, lineK)
 }
 
@@ -350,7 +366,7 @@ func (g *gemmJob) parallelBlocks() {
 // decides nothing but who computes what.
 func (g *gemmJob) split(rows int) (colTasks, rowTasks int) {
 	threads := Threads()
-	g.taskCols = min(g.n, ncMax)
+	g.taskCols = min(g.n, g.ncMax)
 	if threads > 1 {
 		g.taskCols = min(g.taskCols, max(g.n/(4*threads), 128))
 	}

@@ -3,7 +3,7 @@ package cpu
 import "unsafe"
 
 var gemmAVX2 = &gemmKernels{
-	mr: 6, nr: 16, ku: 8,
+	mr: 6, nr: 16, ku: 8, kcMax: 256, ncMax: 192,
 	rows: rowTilesAVX2, cols: colTilesAVX2,
 	dots:      dotsAVX2,
 	packRows:  packRowsAVX2,
@@ -12,7 +12,7 @@ var gemmAVX2 = &gemmKernels{
 }
 
 var gemmAVX512 = &gemmKernels{
-	mr: 12, nr: 32, ku: 16,
+	mr: 12, nr: 32, ku: 16, kcMax: 384, ncMax: 512,
 	rows: rowTilesAVX512, cols: colTilesAVX512,
 	masked:    true,
 	dots:      dotsAVX512,

@@ -3,3 +3,90 @@
 package cpu
 
 import "unsafe"
+
+//go:noescape
+func tileRowsNEONx1(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+//go:noescape
+func tileColsNEONx1(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+//go:noescape
+func tileRowsNEONx2(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+//go:noescape
+func tileColsNEONx2(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+//go:noescape
+func tileRowsNEONx3(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+//go:noescape
+func tileColsNEONx3(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+//go:noescape
+func tileRowsNEONx4(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+//go:noescape
+func tileColsNEONx4(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+//go:noescape
+func tileRowsNEONx5(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+//go:noescape
+func tileColsNEONx5(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+//go:noescape
+func tileRowsNEONx6(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+//go:noescape
+func tileColsNEONx6(k int, a unsafe.Pointer, as, ak int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, bias unsafe.Pointer, n, accumulate int)
+
+var rowTilesNEON = []tileFunc{nil, tileRowsNEONx1, tileRowsNEONx2, tileRowsNEONx3, tileRowsNEONx4, tileRowsNEONx5, tileRowsNEONx6}
+
+var colTilesNEON = []tileFunc{nil, tileColsNEONx1, tileColsNEONx2, tileColsNEONx3, tileColsNEONx4, tileColsNEONx5, tileColsNEONx6}
+
+//go:noescape
+func dotNEONx1x1(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+//go:noescape
+func dotNEONx1x2(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+//go:noescape
+func dotNEONx1x3(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+//go:noescape
+func dotNEONx2x1(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+//go:noescape
+func dotNEONx2x2(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+//go:noescape
+func dotNEONx2x3(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+//go:noescape
+func dotNEONx3x1(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+//go:noescape
+func dotNEONx3x2(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+//go:noescape
+func dotNEONx3x3(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+//go:noescape
+func dotNEONx4x1(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+//go:noescape
+func dotNEONx4x2(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+//go:noescape
+func dotNEONx4x3(k int, x unsafe.Pointer, xs int, w unsafe.Pointer, ws int, out unsafe.Pointer, ox, ow, accumulate int)
+
+var dotsNEON = [][]dotFunc{nil, {nil, dotNEONx1x1, dotNEONx1x2, dotNEONx1x3}, {nil, dotNEONx2x1, dotNEONx2x2, dotNEONx2x3}, {nil, dotNEONx3x1, dotNEONx3x2, dotNEONx3x3}, {nil, dotNEONx4x1, dotNEONx4x2, dotNEONx4x3}}
+
+//go:noescape
+func packLinesNEON(lines int, src, dst unsafe.Pointer, ldd int)
+
+//go:noescape
+func copyRowsNEON(k, n int, src unsafe.Pointer, ld int, dst unsafe.Pointer, ldd int)
+
+//go:noescape
+func transposeNEON(blocks int, src unsafe.Pointer, ld int, dst unsafe.Pointer, ldd int)

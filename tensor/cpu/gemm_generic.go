@@ -6,7 +6,7 @@ import "unsafe"
 // their own.
 
 var gemmGeneric = &gemmKernels{
-	mr: 4, nr: 8, ku: 1,
+	mr: 4, nr: 8, ku: 1, kcMax: 256, ncMax: 128,
 	rows:      []tileFunc{nil, tile1, tile2, tile3, tile4},
 	cols:      []tileFunc{nil, tile1, tile2, tile3, tile4},
 	masked:    true,

@@ -19,7 +19,7 @@ type sliver struct {
 func (p *product) sliver(ws *workspace, direct bool, i, rows, p0, p1 int) sliver {
 	switch {
 	case !direct:
-		dst := unsafe.Pointer(&ws.a.grow(p.mr * kcMax)[0])
+		dst := unsafe.Pointer(&ws.a.grow(p.mr * p.kcMax)[0])
 		p.packSliver(dst, i, rows, p0, p1)
 		return p.packedSliver(dst, rows)
 	case p.transA:
@@ -50,7 +50,7 @@ func (p *product) packSliver(dst unsafe.Pointer, i, rows, p0, p1 int) {
 // memory: panels [p1-p0][nr].
 func (p *product) packB(ws *workspace, j0, j1, p0, p1 int) unsafe.Pointer {
 	kc, nr := p1-p0, p.nr
-	b := unsafe.Pointer(&ws.b.grow(kcMax * roundUp(ncMax, nr))[0])
+	b := unsafe.Pointer(&ws.b.grow(p.kcMax * roundUp(p.ncMax, nr))[0])
 	for j := j0; j < j1; j += nr {
 		n, dst := min(nr, j1-j), unsafe.Add(b, 4*(j-j0)*kc)
 		if p.transB {

@@ -154,6 +154,7 @@ func randomCase(r *rand.Rand, limit int) gemmCase {
 
 // edgeCases cross the borders of blocks, tasks and paths.
 func edgeCases() []gemmCase {
+	kcMax, ncMax := gemmActive.kcMax, gemmActive.ncMax
 	var cases []gemmCase
 	for trans := range 4 {
 		for _, s := range [][3]int{
