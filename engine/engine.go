@@ -34,6 +34,9 @@ type Options struct {
 	// ReusePrefix keeps the cache of finished requests for prompts that begin as
 	// they did, as a chat's next turn does. Not for weights that change: call Forget then.
 	ReusePrefix bool
+	// Arena is the memory for activations, shared with whatever else runs on the
+	// device between steps; nil: the engine's own.
+	Arena *autograd.Arena
 	// NewText makes an incremental decoder of token ids; needed for stop strings and Event.Text.
 	NewText func() TextDecoder
 }
@@ -122,8 +125,12 @@ func New(m *model.Model, opt Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache for %d sequences of %d tokens: %w", opt.Slots, opt.Capacity, err)
 	}
-	return &Engine{m: m, dev: m.Device(), opt: opt, kv: kv, seqs: make([]*sequence, opt.Slots),
-		arena: autograd.NewArena(m.Device()), programs: map[[2]int]*program{}}, nil
+	e := &Engine{m: m, dev: m.Device(), opt: opt, kv: kv, seqs: make([]*sequence, opt.Slots), arena: opt.Arena,
+		programs: map[[2]int]*program{}}
+	if e.arena == nil {
+		e.arena = autograd.NewArena(m.Device())
+	}
+	return e, nil
 }
 
 // Capacity is the number of tokens that a prompt and its answer may have together.
@@ -132,7 +139,9 @@ func (e *Engine) Capacity() int { return e.opt.Capacity }
 // Close frees the cache. Requests still running get no more events.
 func (e *Engine) Close() {
 	e.kv.Free()
-	e.arena.Free()
+	if e.opt.Arena == nil {
+		e.arena.Free()
+	}
 	for _, p := range e.programs {
 		p.free()
 	}
@@ -189,7 +198,7 @@ func (e *Engine) Submit(ids []int32, s Settings, sink func(Event)) (*Request, er
 			return nil, fmt.Errorf("prompt holds token %d; the model's vocabulary has %d", id, e.m.Config.Vocab)
 		}
 	}
-	if err := s.check(); err != nil {
+	if err := s.Check(); err != nil {
 		return nil, err
 	}
 	r := &Request{prompt: append([]int32(nil), ids...), settings: s, sink: sink, stream: rng.New(s.Seed, rng.Sampling, 0)}

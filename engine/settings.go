@@ -22,7 +22,8 @@ type Settings struct {
 
 func (s Settings) penalised() bool { return s.RepetitionPenalty != 0 && s.RepetitionPenalty != 1 }
 
-func (s Settings) check() error {
+// Check refuses settings that have no meaning.
+func (s Settings) Check() error {
 	in := func(name string, v float32, low, high float64) error {
 		if !(float64(v) >= low && float64(v) <= high) {
 			return fmt.Errorf("%s %g is not between %g and %g", name, v, low, high)

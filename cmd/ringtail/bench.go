@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"ringtail/bench"
+	"ringtail/tensor/cpu"
+)
+
+type benchCmd struct {
+	Gemm benchGemmCmd `cmd:"" help:"Time float32 matrix products"`
+	Sft  benchSFTCmd  `cmd:"" help:"Time training steps of named model shapes"`
+}
+
+type benchGemmCmd struct {
+	Size    []string `arg:"" optional:"" default:"512,1024,2048" placeholder:"SIZE" help:"N for a square product, or MxNxK"`
+	Threads int      `placeholder:"N" help:"Threads; default: all"`
+	Rounds  int      `default:"25" help:"Timed products"`
+	JSON    bool     `help:"Print JSON, an object a line"`
+}
+
+func (c *benchGemmCmd) Run(e *env) error {
+	dev, threads := cpu.New(), setThreads(c.Threads)
+	for _, size := range c.Size {
+		var d [3]int
+		parts := strings.Split(size, "x")
+		for i := range d {
+			n, err := strconv.Atoi(parts[min(i, len(parts)-1)])
+			if err != nil || n < 1 || len(parts) != 1 && len(parts) != 3 {
+				return usagef("size %q is neither N nor MxNxK", size)
+			}
+			d[i] = n
+		}
+		for _, transposed := range []bool{false, true} {
+			r, err := bench.GEMM(dev, d[0], d[1], d[2], transposed, threads, max(c.Rounds, 1))
+			if err != nil {
+				return err
+			}
+			if err := show(e, c.JSON, r, "%5d x %5d x %5d  %-2s  %d threads  best %7.1f  median %7.1f GFLOP/s\n", r.M, r.N, r.K,
+				map[bool]string{false: "NN", true: "NT"}[transposed], threads, r.GFLOPS, r.Median); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+type benchSFTCmd struct {
+	Shape     []string `arg:"" optional:"" default:"15m" help:"Named shapes"`
+	Batch     int      `placeholder:"N" help:"Sequences of a step; default: the shape's"`
+	Seq       int      `placeholder:"N" help:"Tokens of a sequence; default: the shape's"`
+	Threads   int      `placeholder:"N" help:"Threads; default: all"`
+	Rounds    int      `default:"5" help:"Timed steps"`
+	Recompute bool     `help:"Activation checkpointing"`
+	JSON      bool     `help:"Print JSON, an object a line"`
+}
+
+func (c *benchSFTCmd) Run(e *env) error {
+	dev, threads := cpu.New(), setThreads(c.Threads)
+	for _, name := range c.Shape {
+		r, err := bench.SFT(dev, name, threads, bench.SFTOptions{Batch: c.Batch, Seq: c.Seq, Rounds: c.Rounds, Recompute: c.Recompute})
+		if err != nil {
+			return err
+		}
+		if err := show(e, c.JSON, r, "%s: %.0f tokens/s (%d x %d tokens in %.3f s, %d threads, %.0f GFLOP/s, %.2f GiB)\n", r.Model, r.TokPerS,
+			r.Batch, r.Seq, r.StepS, threads, r.GFLOPS, r.PeakGiB); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setThreads chooses the number of threads, if given, and returns it.
+func setThreads(n int) int {
+	if n > 0 {
+		cpu.SetThreads(n)
+	}
+	return cpu.Threads()
+}
+
+// show prints a result as JSON or as a line for people.
+func show(e *env, asJSON bool, result any, format string, args ...any) error {
+	if asJSON {
+		return json.NewEncoder(e.stdout).Encode(result)
+	}
+	_, err := fmt.Fprintf(e.stdout, format, args...)
+	return err
+}

@@ -1,0 +1,28 @@
+package main
+
+import "ringtail/engine"
+
+// modelFlags name a model, the same way in every command.
+type modelFlags struct {
+	Model    string `required:"" placeholder:"DIR" help:"Model folder"`
+	Template string `placeholder:"NAME|FILE" help:"Chat template: a built-in name or a Jinja file; default: the model's"`
+}
+
+// sampleFlags say how text is sampled, the same way in every command.
+type sampleFlags struct {
+	MaxTokens         int      `default:"512" help:"Longest answer in tokens"`
+	Temperature       float32  `default:"0.7" help:"0: always the likeliest token"`
+	TopK              int      `default:"0" help:"Only the K likeliest tokens; 0: all"`
+	TopP              float32  `default:"0.95" help:"Only the likeliest tokens that together have this probability"`
+	MinP              float32  `default:"0" help:"Only tokens at least this probable, as a part of the likeliest one's"`
+	RepetitionPenalty float32  `default:"1" help:"Above 1: tokens that have occurred become less likely"`
+	Stop              []string `sep:"none" placeholder:"TEXT" help:"End the answer at this text (may be given several times)"`
+	Seed              *uint64  `placeholder:"N" help:"Seed of the random numbers; default: another one each time"`
+	Context           int      `placeholder:"N" help:"Longest prompt and answer together, in tokens; default: the model's, at most 4096"`
+	Threads           int      `placeholder:"N" help:"Threads; default: all"`
+}
+
+func (f sampleFlags) settings(stops []string) engine.Settings {
+	return engine.Settings{MaxTokens: f.MaxTokens, Temperature: f.Temperature, TopK: f.TopK, TopP: f.TopP, MinP: f.MinP,
+		RepetitionPenalty: f.RepetitionPenalty, Stop: append(append([]string(nil), f.Stop...), stops...), Seed: seedOf(f.Seed)}
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+
+	"ringtail/recipe"
+	"ringtail/runs"
+	"ringtail/tensor/cpu"
+	"ringtail/train"
+)
+
+type trainCmd struct {
+	Pretrain trainPretrainCmd `cmd:"" help:"Language modelling on plain text, from scratch or continued"`
+	Sft      trainSFTCmd      `cmd:"" name:"sft" help:"Supervised fine-tuning on conversations"`
+}
+
+type trainPretrainCmd struct{ trainFlags }
+
+func (c *trainPretrainCmd) Run(e *env) error { return c.run(e, "pretrain") }
+
+type trainSFTCmd struct{ trainFlags }
+
+func (c *trainSFTCmd) Run(e *env) error { return c.run(e, "sft") }
+
+type trainFlags struct {
+	Recipe  string   `arg:"" optional:"" placeholder:"RECIPE.yaml" help:"The recipe; paths in it are relative to it"`
+	Dir     string   `placeholder:"DIR" help:"The run's folder; default: runs/NAME, after the recipe"`
+	Resume  bool     `help:"Go on with the run in --dir from its last checkpoint"`
+	Set     []string `sep:"none" placeholder:"KEY=VALUE" help:"Override a key of the recipe: train.lr=1e-4 (may be given several times)"`
+	Explain bool     `help:"Print every key of a recipe and end"`
+	Seed    *uint64  `placeholder:"N" help:"Same as --set seed=N"`
+	Device  string   `placeholder:"auto|cpu" help:"Same as --set device=..."`
+	Threads int      `placeholder:"N" help:"Threads; default: all"`
+	Quiet   bool     `help:"No progress"`
+	JSON    bool     `help:"Progress as JSON lines"`
+}
+
+func (c *trainFlags) run(e *env, objective string) error {
+	if c.Explain {
+		return recipe.Explain(e.stdout, &train.Recipe{})
+	}
+	if c.Quiet && c.JSON {
+		return usagef("--quiet and --json exclude each other")
+	}
+	rec, dir, err := c.read()
+	if err != nil {
+		return err
+	}
+	if c.Threads > 0 {
+		cpu.SetThreads(c.Threads)
+	}
+	opt := train.Options{Objective: objective, Dir: dir, Resume: c.Resume, Messages: e.stderr, Version: version}
+	switch {
+	case c.Quiet:
+		opt.Progress = runs.ProgressQuiet
+	case c.JSON:
+		opt.Progress, opt.Messages = runs.ProgressJSON, e.stdout
+	}
+	// The first Ctrl-C saves at the end of the step, a second one ends at once.
+	ctx, stop := signal.NotifyContext(e.ctx, os.Interrupt)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	err = train.Start(ctx, rec, opt)
+	if errors.Is(err, train.ErrInterrupted) {
+		at := c.Recipe
+		if at == "" {
+			at = "--dir " + dir
+		} else {
+			at += " --dir " + dir
+		}
+		for _, s := range c.Set {
+			at += " --set " + s
+		}
+		fmt.Fprintf(e.stderr, "interrupted; the run is saved in %s. Go on with:\n  ringtail train %s %s --resume\n", dir, objective, at)
+		return errQuiet
+	}
+	if err == nil && !c.Quiet && !c.JSON {
+		fmt.Fprintf(e.stderr, "done: the model is in %s, the report in %s\n", filepath.Join(dir, runs.ModelDir), filepath.Join(dir, runs.ReportFile))
+	}
+	return err
+}
+
+// read reads the recipe, or with --resume alone that of the run.
+func (c *trainFlags) read() (*train.Recipe, string, error) {
+	path, dir := c.Recipe, c.Dir
+	switch {
+	case path == "" && c.Resume && dir != "":
+		path = filepath.Join(dir, runs.RecipeFile)
+	case path == "":
+		return nil, "", usagef("which recipe? give a RECIPE.yaml, or --resume with --dir")
+	case dir == "":
+		dir = filepath.Join("runs", strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)))
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, "", err
+	}
+	sets := c.Set
+	if c.Seed != nil {
+		sets = append(sets, fmt.Sprintf("seed=%d", *c.Seed))
+	}
+	if c.Device != "" {
+		sets = append(sets, "device="+c.Device)
+	}
+	rec := &train.Recipe{}
+	if err := recipe.Decode(text, path, sets, rec); err != nil {
+		return nil, "", err
+	}
+	if c.Recipe != "" { // a run's own recipe is resolved already
+		base, err := filepath.Abs(filepath.Dir(path))
+		if err != nil {
+			return nil, "", err
+		}
+		rec.Resolve(base)
+	}
+	return rec, dir, nil
+}

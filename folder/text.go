@@ -1,0 +1,140 @@
+// Package folder is the text side of a model folder: its tokenizer and its chat
+// template, which together turn conversations into token ids and ids into text.
+// Training, generation and chat all use it, so that a model is prompted exactly
+// as it was trained.
+package folder
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"ringtail/chat"
+	"ringtail/data"
+	"ringtail/tokenizer"
+)
+
+// Text is a tokenizer with a chat template. It is safe for concurrent use.
+type Text struct {
+	Tokenizer *tokenizer.Tokenizer
+	Template  *chat.Template
+	// Choice says where the template came from, to be shown to the user.
+	Choice string
+
+	adapter  *adapter
+	stopIDs  []int32
+	stopText []string
+}
+
+// Open reads the tokenizer of a model folder, or that of another folder or
+// tokenizer.json where from isn't empty, and finds the chat template: template
+// names a built-in one or a file; where it is empty the folder's own is taken,
+// else a built-in one that fits the vocabulary.
+func Open(dir, from, template string) (*Text, error) {
+	tok, err := openTokenizer(dir, from)
+	if err != nil {
+		return nil, err
+	}
+	t := &Text{Tokenizer: tok, adapter: newAdapter(tok)}
+	source, name := tok.Config().ChatTemplate, tok.Config().ChatTemplateSource
+	if template != "" {
+		if strings.ContainsAny(template, `/\.`) {
+			b, err := os.ReadFile(template)
+			if err != nil {
+				return nil, fmt.Errorf("chat template: %w", err)
+			}
+			source, name = string(b), template
+		} else {
+			b, err := chat.Builtin(template)
+			if err != nil {
+				return nil, err
+			}
+			source, name = b.Text(), template
+		}
+	}
+	t.Template, t.Choice, err = chat.Pick(source, name, func(token string) bool { _, ok := tok.ID(token); return ok })
+	if err != nil {
+		return nil, err
+	}
+	t.findStops()
+	return t, nil
+}
+
+func openTokenizer(dir, from string) (*tokenizer.Tokenizer, error) {
+	if from == "" {
+		from = dir
+	}
+	info, err := os.Stat(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: no such tokenizer; give a folder with tokenizer.json, or such a file", from)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return tokenizer.LoadFolder(from)
+	}
+	if filepath.Base(from) == "tokenizer.json" {
+		return tokenizer.LoadFolder(filepath.Dir(from))
+	}
+	return tokenizer.Load(from)
+}
+
+// findStops finds what ends an assistant's turn: the end-of-sequence token and
+// the template's own marker, as an id where it is one token, else as text.
+func (t *Text) findStops() {
+	if id, ok := t.Tokenizer.EOS(); ok {
+		t.stopIDs = append(t.stopIDs, id)
+	}
+	for _, s := range t.Template.Stops(t.render()) {
+		if id, ok := t.Tokenizer.ID(s); ok {
+			if !slices.Contains(t.stopIDs, id) {
+				t.stopIDs = append(t.stopIDs, id)
+			}
+		} else if strings.TrimSpace(s) != "" {
+			t.stopText = append(t.stopText, s)
+		}
+	}
+}
+
+// StopIDs are the tokens that end an assistant's turn.
+func (t *Text) StopIDs() []int32 { return slices.Clone(t.stopIDs) }
+
+// StopText are the texts that end an assistant's turn where the template's marker is no token.
+func (t *Text) StopText() []string { return slices.Clone(t.stopText) }
+
+// render is how templates are rendered for this tokenizer.
+func (t *Text) render() chat.RenderOptions {
+	c := t.Tokenizer.Config()
+	return chat.RenderOptions{BOS: c.BOS, EOS: c.EOS, PAD: c.PAD, UNK: c.UNK, Specials: t.adapter.SpecialTokens()}
+}
+
+// Encoder encodes training data as this tokenizer and template do.
+func (t *Text) Encoder() *data.ChatEncoder {
+	e := &data.ChatEncoder{Tokenizer: t.adapter, Template: t.Template, Render: t.render()}
+	id, ok := t.Tokenizer.EOS()
+	e.EOSID, e.NoEOS = id, !ok
+	return e
+}
+
+// EncodePrompt renders a chat up to where the assistant begins to answer.
+func (t *Text) EncodePrompt(messages []chat.Message) ([]int32, error) {
+	o := t.render()
+	o.AddGenerationPrompt = true
+	return chat.EncodePrompt(t.adapter, t.Template, messages, o)
+}
+
+// EncodeText encodes a text to be continued: with the tokens that the tokenizer
+// puts in front; what looks like a special token is plain text.
+func (t *Text) EncodeText(text string) ([]int32, error) { return t.Encoder().EncodeText(text) }
+
+// Save writes the tokenizer's files and the template into dir.
+func (t *Text) Save(dir string) error {
+	c := t.Tokenizer.Config()
+	c.ChatTemplate = t.Template.Text()
+	return t.Tokenizer.SaveFolder(dir)
+}

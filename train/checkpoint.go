@@ -1,0 +1,145 @@
+package train
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"ringtail/atomicfile"
+	"ringtail/runs"
+)
+
+const stateFile = "state.json"
+
+func (t *Trainer) checkpointDir(step int) string {
+	return filepath.Join(t.dir, runs.CheckpointsDir, fmt.Sprintf("step-%d", step))
+}
+
+// save writes a checkpoint of the present step, complete or not at all, and
+// removes those that are no longer kept.
+func (t *Trainer) save() error {
+	d, err := atomicfile.NewDir(t.checkpointDir(t.state.Step))
+	if err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	defer d.Abort()
+	if err := t.model.Store.WriteChunks(d.Path()); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	s := t.state
+	if math.IsInf(s.Best, 0) {
+		s.Best = math.MaxFloat64 // JSON has no infinity
+	}
+	text, err := json.MarshalIndent(s, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(d.Path(), stateFile), append(text, '\n'), 0o666); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	if err := t.run.Sync(); err != nil {
+		return err
+	}
+	if err := d.CommitReplace(); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return t.prune()
+}
+
+// prune removes checkpoints but the latest and the best.
+func (t *Trainer) prune() error {
+	steps, err := savedSteps(t.dir)
+	if err != nil {
+		return err
+	}
+	for i, s := range steps {
+		if i >= len(steps)-t.rec.Checkpoint.Keep || t.wantsBest() && s == t.state.BestStep {
+			continue
+		}
+		if err := os.RemoveAll(t.checkpointDir(s)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// savedSteps lists the steps of a run's checkpoints, ascending.
+func savedSteps(dir string) ([]int, error) {
+	list, err := os.ReadDir(filepath.Join(dir, runs.CheckpointsDir))
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []int
+	for _, e := range list {
+		if n, ok := strings.CutPrefix(e.Name(), "step-"); ok {
+			if s, err := strconv.Atoi(n); err == nil && s >= 0 {
+				out = append(out, s)
+			}
+		}
+	}
+	sort.Ints(out)
+	return out, nil
+}
+
+// restore puts the trainer where the run's last checkpoint was taken.
+func (t *Trainer) restore() error {
+	if err := atomicfile.Clean(filepath.Join(t.dir, runs.CheckpointsDir)); err != nil {
+		return err
+	}
+	steps, err := savedSteps(t.dir)
+	if err != nil {
+		return err
+	}
+	if len(steps) == 0 {
+		t.progress.Message("no checkpoint yet: the run begins anew")
+		return nil
+	}
+	dir := t.checkpointDir(steps[len(steps)-1])
+	path := filepath.Join(dir, stateFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	s := position{}
+	if err := json.Unmarshal(text, &s); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if s.Best == math.MaxFloat64 {
+		s.Best = math.Inf(1)
+	}
+	if err := t.model.Store.ReadChunks(dir); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	if err := t.loader.Restore(s.Loader); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	t.state = s
+	return nil
+}
+
+// export writes model/: the weights, tokenizer and template of the result.
+func (t *Trainer) export() error {
+	d, err := atomicfile.NewDir(filepath.Join(t.dir, runs.ModelDir))
+	if err != nil {
+		return fmt.Errorf("result: %w", err)
+	}
+	defer d.Abort()
+	if err := t.model.Save(d.Path()); err != nil {
+		return fmt.Errorf("result: %w", err)
+	}
+	if err := t.text.Save(d.Path()); err != nil {
+		return fmt.Errorf("result: %w", err)
+	}
+	if err := d.CommitReplace(); err != nil {
+		return fmt.Errorf("result: %w", err)
+	}
+	return nil
+}
