@@ -15,6 +15,8 @@ type x86Tile struct {
 	b, t int // first register of B, first of the broadcasts
 	nt   int // number of broadcast registers
 	ku   int // unrolled steps of k; for rows also what lies together
+	// vectors a row: 2, or 1 for the left half of a narrow tile
+	vectors int
 }
 
 // aBases point to rows 0, 3, 6, … of A.
@@ -34,7 +36,7 @@ func (x *x86Tile) aAddr(i, step int) string {
 // step multiplies one column of A with one row of B, at step of the unrolled
 // loop, and moves B on. Masked rows of B are those of the edge of the matrix.
 func (x *x86Tile) step(step int, masked, prefetch bool) {
-	for j := range 2 {
+	for j := range x.vectors {
 		if masked {
 			x.p("VMOVUPS.Z %d(DI), K%d, %s", j*x.vb, j+1, x.bReg(j))
 		} else {
@@ -58,7 +60,7 @@ func (x *x86Tile) step(step int, masked, prefetch bool) {
 	for i := range x.rows {
 		t := fmt.Sprintf("%s%d", x.v, x.t+i%x.nt)
 		x.p("VBROADCASTSS %s, %s", x.aAddr(i, step), t)
-		for j := range 2 {
+		for j := range x.vectors {
 			x.p("VFMADD231PS %s, %s, %s", x.bReg(j), t, x.acc(i, j))
 		}
 	}
@@ -131,7 +133,7 @@ func (x *x86Tile) start(name string, masked bool) {
 	x.p("MOVQ bias+64(FP), R8")
 	x.p("TESTQ R8, R8")
 	x.p("JZ %szero", name)
-	for j := range 2 {
+	for j := range x.vectors {
 		if masked {
 			x.p("VMOVUPS.Z %d(R8), K%d, %s", j*x.vb, j+1, x.acc(0, j))
 		} else {
@@ -139,14 +141,14 @@ func (x *x86Tile) start(name string, masked bool) {
 		}
 	}
 	for i := 1; i < x.rows; i++ {
-		for j := range 2 {
+		for j := range x.vectors {
 			x.p("VMOVAPS %s, %s", x.acc(0, j), x.acc(i, j))
 		}
 	}
 	x.p("JMP %s", name+"begin")
 	x.label(name + "zero")
 	for i := range x.rows {
-		for j := range 2 {
+		for j := range x.vectors {
 			if x.wide {
 				x.p("VPXORQ %[1]s, %[1]s, %[1]s", x.acc(i, j))
 			} else {
@@ -164,7 +166,7 @@ func (x *x86Tile) finish(name string, masked bool) {
 	x.p("JE %sstore", name)
 	x.p("MOVQ DX, R9")
 	for i := range x.rows {
-		for j := range 2 {
+		for j := range x.vectors {
 			if masked {
 				x.p("VMOVUPS.Z %d(R9), K%d, %s", j*x.vb, j+1, x.bReg(j))
 				x.p("VADDPS %s, %[2]s, %[2]s", x.bReg(j), x.acc(i, j))
@@ -178,7 +180,7 @@ func (x *x86Tile) finish(name string, masked bool) {
 	}
 	x.label(name + "store")
 	for i := range x.rows {
-		for j := range 2 {
+		for j := range x.vectors {
 			if masked {
 				x.p("VMOVUPS %s, K%d, %d(DX)", x.acc(i, j), j+1, j*x.vb)
 			} else {
@@ -194,6 +196,7 @@ func (x *x86Tile) finish(name string, masked bool) {
 }
 
 func (x *x86Tile) emit(name string) {
+	x.vectors = 2
 	x.text(name, tileSignature, tileArgs)
 	x.p("MOVQ k+0(FP), CX")
 	x.p("MOVQ a+8(FP), SI")
@@ -244,10 +247,17 @@ func (x *x86Tile) emit(name string) {
 	x.p("KMOVW R14, K1")
 	x.p("SHRQ $16, R14")
 	x.p("KMOVW R14, K2")
+	x.p("CMPQ CX, $16")
 	x.p("MOVQ R8, CX")
+	x.p("JLE narrow")
 	x.start("part", true)
 	x.loop("edgeloop", true)
 	x.finish("part", true)
+	x.label("narrow")
+	x.vectors = 1
+	x.start("half", true)
+	x.loop("halfloop", true)
+	x.finish("half", true)
 }
 
 // x86Dot emits the products of nx rows of x with nw rows of w. Each has two
