@@ -15,6 +15,8 @@ package chat
 import (
 	"encoding/json"
 	"time"
+
+	"ringtail/chat/jinja"
 )
 
 // Field is a named JSON value. Lists of fields keep their order, which templates can observe (tojson, items).
@@ -51,6 +53,8 @@ type RenderOptions struct {
 	Vars []Field
 	// Now is what strftime_now formats; the zero value stands for the time of rendering.
 	Now time.Time
+	// Limits bound what one run of the template may use; the zero value stands for the defaults.
+	Limits jinja.Limits
 }
 
 // Span is the range of bytes [Start, End) of a rendered text.

@@ -131,7 +131,7 @@ func (c *conversation) render(n int, addGenerationPrompt bool) (jinja.Str, error
 	}
 	vars.Set("messages", jinja.NewList(c.values[:n:n]...))
 	vars.Set("add_generation_prompt", jinja.Bool(addGenerationPrompt))
-	s, err := c.template.program.Render(vars, jinja.Options{Now: c.opts.Now})
+	s, err := c.template.program.Render(vars, jinja.Options{Limits: c.opts.Limits, Now: c.opts.Now})
 	if err != nil {
 		return jinja.Str{}, fmt.Errorf("chat %w", err)
 	}

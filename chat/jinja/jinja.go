@@ -23,14 +23,14 @@ import (
 
 // Limits bound what a rendering may use. A zero field stands for its default.
 type Limits struct {
-	Steps  int // evaluated expressions and statements, plus 1 for 16 bytes or 1 element copied; default 10 million
+	Steps  int // evaluated expressions and statements, plus 1 for 16 bytes or 1 element copied; default 5 million
 	Depth  int // nesting of expressions, macro calls and recursive loops; default 1500
 	Output int // bytes of any string, the rendered text included; default 64 MiB
 }
 
 func (l Limits) withDefaults() Limits {
 	if l.Steps <= 0 {
-		l.Steps = 10_000_000
+		l.Steps = 5_000_000
 	}
 	if l.Depth <= 0 {
 		l.Depth = 1500

@@ -123,16 +123,15 @@ func decodeNumber(text string) (Value, error) {
 
 // jsonWriter writes values as Python's json.dumps does.
 type jsonWriter struct {
-	in        *interp
-	out       *builder
-	ascii     bool // ensure_ascii
-	sortKeys  bool
-	pretty    bool // indent is not None
-	indent    Str
-	itemSep   Str
-	keySep    Str
-	depth     int
-	separator bool // separators were given
+	in       *interp
+	out      *builder
+	ascii    bool // ensure_ascii
+	sortKeys bool
+	pretty   bool // indent is not None
+	indent   Str
+	itemSep  Str
+	keySep   Str
+	depth    int
 }
 
 func (w *jsonWriter) write(v Value) error {
