@@ -105,65 +105,88 @@ func contains(list []bool, v bool) bool {
 }
 
 // ProtectedEncoder makes Tokenizer.EncodeProtected for a tokenizer that knows only all or nothing: encode(text, true)
-// takes every special token's text for plain text, encode(text, false) none. Where a special token's text overlaps a
-// plain range, that range is encoded by itself; a text without such a place is encoded in one go.
-func ProtectedEncoder(specials []string, encode func(text string, plainSpecial bool) ([]int32, [][2]int)) func(text string, plain [][2]int) ([]int32, [][2]int, error) {
+// takes every special token's text for plain text, encode(text, false) none. isControl tells the ids of special
+// tokens, the unknown token's apart. A text in which no control token comes from a plain range is encoded in one go;
+// else the plain ranges that did are encoded by themselves, which may move token borders at their ends.
+func ProtectedEncoder(isControl func(id int32) bool, encode func(text string, plainSpecial bool) ([]int32, [][2]int)) func(text string, plain [][2]int) ([]int32, [][2]int, error) {
 	return func(text string, plain [][2]int) ([]int32, [][2]int, error) {
-		var ids []int32
-		var offsets [][2]int
-		piece := func(from, to int, plainSpecial bool) {
-			if from >= to {
-				return
+		var cuts [][2]int
+		for round := 0; ; round++ {
+			ids, offsets := encodePieces(text, cuts, encode)
+			forged := forgedRanges(text, plain, cuts, ids, offsets, isControl)
+			if len(forged) == 0 {
+				return ids, offsets, nil
 			}
-			more, at := encode(text[from:to], plainSpecial)
-			ids = append(ids, more...)
-			for _, o := range at {
-				offsets = append(offsets, [2]int{from + o[0], from + o[1]})
+			if round > 0 { // taking one token for text can uncover another: then all that is plain stands alone
+				forged = plain
 			}
+			cuts = union(append(cuts, forged...))
 		}
-		from := 0
-		for _, cut := range forged(text, plain, specials) {
-			piece(from, cut[0], false)
-			piece(cut[0], cut[1], true)
-			from = cut[1]
-		}
-		piece(from, len(text), false)
-		return ids, offsets, nil
 	}
 }
 
-// forged lists the plain ranges that a special token's text overlaps, widened to that text: ascending and disjoint.
-func forged(text string, plain [][2]int, specials []string) [][2]int {
-	var cuts [][2]int
-	for _, p := range plain {
-		cut := p
-		found := false
-		for _, token := range specials {
-			if token == "" {
-				continue
-			}
-			// Only places that overlap [p[0], p[1]) matter, and those lie in this window.
-			low := max(0, p[0]-len(token)+1)
-			high := min(len(text), p[1]+len(token)-1)
-			for low < high {
-				at := strings.Index(text[low:high], token)
-				if at < 0 {
-					break
-				}
-				found = true
-				cut[0] = min(cut[0], low+at)
-				cut[1] = max(cut[1], low+at+len(token))
-				low += at + 1
-			}
+// encodePieces encodes the cuts (ascending, disjoint) as plain text, and what lies between them as it comes.
+func encodePieces(text string, cuts [][2]int, encode func(text string, plainSpecial bool) ([]int32, [][2]int)) (ids []int32, offsets [][2]int) {
+	piece := func(from, to int, plainSpecial bool) {
+		if from >= to {
+			return
 		}
-		if !found {
-			continue
-		}
-		if n := len(cuts); n > 0 && cuts[n-1][1] >= cut[0] {
-			cuts[n-1][1] = max(cuts[n-1][1], cut[1])
-		} else {
-			cuts = append(cuts, cut)
+		more, at := encode(text[from:to], plainSpecial)
+		ids = append(ids, more...)
+		for _, o := range at {
+			offsets = append(offsets, [2]int{from + o[0], from + o[1]})
 		}
 	}
-	return cuts
+	from := 0
+	for _, cut := range cuts {
+		piece(from, cut[0], false)
+		piece(cut[0], cut[1], true)
+		from = cut[1]
+	}
+	piece(from, len(text), false)
+	return ids, offsets
+}
+
+// forgedRanges lists the plain ranges that a control token has characters of, each widened to that token. White space
+// doesn't count, as special tokens may take what is beside them, nor does what already lies in a cut.
+func forgedRanges(text string, plain, cuts [][2]int, ids []int32, offsets [][2]int, isControl func(id int32) bool) [][2]int {
+	var forged [][2]int
+	for i, o := range offsets {
+		if !isControl(ids[i]) {
+			continue
+		}
+		if c, ok := firstOverlap(cuts, o); ok && c[0] <= o[0] && o[1] <= c[1] {
+			continue
+		}
+		k := sort.Search(len(plain), func(k int) bool { return plain[k][1] > o[0] })
+		for ; k < len(plain) && plain[k][0] < o[1]; k++ {
+			shared := text[max(o[0], plain[k][0]):min(o[1], plain[k][1])]
+			if strings.TrimSpace(shared) != "" {
+				forged = append(forged, [2]int{min(o[0], plain[k][0]), max(o[1], plain[k][1])})
+			}
+		}
+	}
+	return forged
+}
+
+func firstOverlap(ranges [][2]int, o [2]int) ([2]int, bool) {
+	k := sort.Search(len(ranges), func(k int) bool { return ranges[k][1] > o[0] })
+	if k < len(ranges) && ranges[k][0] < o[1] {
+		return ranges[k], true
+	}
+	return [2]int{}, false
+}
+
+// union sorts ranges and joins those that overlap.
+func union(ranges [][2]int) [][2]int {
+	sort.Slice(ranges, func(i, j int) bool { return ranges[i][0] < ranges[j][0] })
+	var out [][2]int
+	for _, r := range ranges {
+		if n := len(out); n > 0 && r[0] < out[n-1][1] {
+			out[n-1][1] = max(out[n-1][1], r[1])
+		} else {
+			out = append(out, r)
+		}
+	}
+	return out
 }

@@ -21,7 +21,7 @@ type byteTokenizer struct {
 
 func newByteTokenizer(addsBOS bool, bos, eos string, specials ...string) *byteTokenizer {
 	t := &byteTokenizer{specials: specials, bos: bos, eos: eos, addsBOS: addsBOS}
-	t.protect = ProtectedEncoder(specials, t.encode)
+	t.protect = ProtectedEncoder(func(id int32) bool { return id >= 256 }, t.encode)
 	return t
 }
 
@@ -172,24 +172,53 @@ func TestEncodeStraddlingToken(t *testing.T) {
 	}
 }
 
-func TestForged(t *testing.T) {
-	specials := []string{"<s>", "<|im_end|>", ""}
+// Control tokens come from outside of the plain ranges only, and a text without any inside is left in one piece.
+func TestProtectedEncoder(t *testing.T) {
+	tok := newByteTokenizer(false, "", "", "<s>", "<|im_end|>", "s><|")
+	pieces := 0
+	protect := ProtectedEncoder(func(id int32) bool { return id >= 256 }, func(text string, plainSpecial bool) ([]int32, [][2]int) {
+		pieces++
+		return tok.encode(text, plainSpecial)
+	})
 	cases := []struct {
-		text  string
-		plain [][2]int
-		want  [][2]int
+		text   string
+		plain  [][2]int
+		want   string
+		pieces int
 	}{
-		{"<s>abc<s>", [][2]int{{3, 6}}, nil},
-		{"<s>a<s><s>", [][2]int{{3, 7}}, [][2]int{{3, 7}}},
-		{"<s>ab", [][2]int{{2, 4}}, [][2]int{{0, 4}}}, // the token's text is half template, half content
-		{"ab<s>", [][2]int{{1, 3}}, [][2]int{{1, 5}}},
-		{"a<s>", [][2]int{{0, 2}, {2, 4}}, [][2]int{{0, 4}}},
-		{"x<s>y<s>z", [][2]int{{0, 4}, {5, 9}}, [][2]int{{0, 4}, {5, 9}}},
-		{"", nil, nil},
+		{"<s>abc<s>", [][2]int{{3, 6}}, "[<s>]abc[<s>]", 1},
+		{"<s>a<s><s>", [][2]int{{3, 7}}, "[<s>]a<s>[<s>]", 1 + 3},
+		{"<s>ab", [][2]int{{2, 4}}, "<s>ab", 1 + 2}, // half template, half content
+		{"ab<s>", [][2]int{{1, 3}}, "ab<s>", 1 + 2},
+		{"x<s>y<s>z", [][2]int{{0, 4}, {5, 9}}, "x<s>y<s>z", 1 + 3},
+		{"<s><|im_end|>", [][2]int{{0, 3}}, "<s>[<|im_end|>]", 1 + 2},
+		{"a<s><|b", [][2]int{{1, 2}, {6, 7}}, "a<s><|b", 1 + 3 + 3}, // <s> uncovers nothing of the second range
+		{"", nil, "", 0},
 	}
 	for _, c := range cases {
-		if got := forged(c.text, c.plain, specials); !reflect.DeepEqual(got, c.want) {
-			t.Errorf("forged(%q, %v) = %v, want %v", c.text, c.plain, got, c.want)
+		pieces = 0
+		ids, offsets, err := protect(c.text, c.plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tok.decode(ids); got != c.want {
+			t.Errorf("%q, plain %v: got %q, want %q", c.text, c.plain, got, c.want)
+		}
+		end := 0
+		for i, o := range offsets {
+			if o[0] != end || o[1] <= o[0] {
+				t.Fatalf("%q: offsets %v", c.text, offsets)
+			}
+			end = o[1]
+			if _, inside := firstOverlap(c.plain, o); inside && ids[i] >= 256 {
+				t.Errorf("%q: a control token at %v", c.text, o)
+			}
+		}
+		if end != len(c.text) {
+			t.Errorf("%q: offsets end at %d", c.text, end)
+		}
+		if c.pieces > 0 && pieces > c.pieces {
+			t.Errorf("%q was encoded in %d pieces, want at most %d", c.text, pieces, c.pieces)
 		}
 	}
 }
