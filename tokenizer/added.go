@@ -27,11 +27,16 @@ type addedVocabulary struct {
 	ids    map[string]int32
 
 	raw, normalized tokenMatcher // for tokens with Normalized false and true
+
+	// spelled is how normalized tokens stand in text where that differs from
+	// their content; they are decoded to this.
+	spelled map[int32]string
 }
 
 // build makes the matchers, n being the tokenizer's normalizer or nil.
 func (v *addedVocabulary) build(n normalizer) {
 	v.raw, v.normalized = tokenMatcher{}, tokenMatcher{}
+	v.spelled = map[int32]string{}
 	for id, t := range v.tokens {
 		switch {
 		case !t.Normalized:
@@ -39,7 +44,11 @@ func (v *addedVocabulary) build(n normalizer) {
 		case n == nil:
 			v.normalized.add(t.Content, id)
 		default:
-			v.normalized.add(n.normalize(piece{text: t.Content, first: true}, false).text, id)
+			s := n.normalize(piece{text: t.Content, first: true}, false).text
+			v.normalized.add(s, id)
+			if s != t.Content {
+				v.spelled[id] = s
+			}
 		}
 	}
 }
@@ -127,9 +136,6 @@ func (v *addedVocabulary) extract(m *tokenMatcher, p piece, plainSpecial bool, t
 		if t.SingleWord && (endsWithWord(s[:start]) || startsWithWord(s[end:])) {
 			continue
 		}
-		if start < done {
-			continue // lies in white space that the token before has taken
-		}
 		if t.LStrip {
 			start = max(done, len(strings.TrimRightFunc(s[:start], unicode.IsSpace)))
 		}
@@ -139,7 +145,12 @@ func (v *addedVocabulary) extract(m *tokenMatcher, p piece, plainSpecial bool, t
 		if done < start {
 			text(p.sub(done, start))
 		}
-		token(id, p.span(start, end))
+		// A token of white space may lie in what RStrip has given to the token
+		// before. As in the tokenizers library it counts all the same, unless
+		// LStrip leaves nothing of it.
+		if start < end {
+			token(id, p.span(min(max(start, done), end), end))
+		}
 		done = end
 	}
 	if done < len(s) {

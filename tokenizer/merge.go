@@ -154,7 +154,7 @@ func (w *symbols) mergeLong(t *mergeTable) {
 			h = append(h, entry(i))
 		}
 	}
-	for i := (len(h) - 2) / heapArity; i >= 0; i-- {
+	for i := (len(h)+heapArity-2)/heapArity - 1; i >= 0; i-- { // from the last parent up
 		siftDown(h, i)
 	}
 	update := func(i int32) {

@@ -129,14 +129,14 @@ func (n stripNormalizer) normalize(p piece, track bool) piece {
 	return q
 }
 
-// stripAccentsNormalizer removes nonspacing marks. It works on decomposed text.
+// stripAccentsNormalizer removes marks (\p{M}). It works on decomposed text.
 type stripAccentsNormalizer struct{}
 
 func (stripAccentsNormalizer) normalize(p piece, track bool) piece {
 	w := newRewriter(p, track)
 	for i := 0; i < len(p.text); {
 		r, n := utf8.DecodeRuneInString(p.text[i:])
-		if !unicode.Is(unicode.Mn, r) {
+		if !unicode.Is(unicode.M, r) {
 			w.keep(i, i+n)
 		}
 		i += n

@@ -40,7 +40,9 @@ func (s *Stream) push(id int32) {
 	if s.skipSpecial && s.t.special.has(id) {
 		return
 	}
-	if token, ok := s.t.Token(id); ok {
+	if token, ok := s.t.added.spelled[id]; ok {
+		s.outs[0](token, true)
+	} else if token, ok := s.t.Token(id); ok {
 		s.outs[0](token, true)
 	}
 }

@@ -116,7 +116,6 @@ func (t *Tokenizer) putSink(out *sink) {
 	const most = 1 << 16
 	out.ids = nil
 	for i := range out.pieces {
-		clear(out.pieces[i][:cap(out.pieces[i])]) // they point into the text
 		if cap(out.pieces[i]) > most {
 			out.pieces[i] = nil
 		}
@@ -169,6 +168,7 @@ func (t *Tokenizer) preTokenize(out *sink, p piece, i int) {
 	for _, q := range pieces {
 		t.preTokenize(out, q, i+1)
 	}
+	clear(pieces) // they point into the text, which need not live on
 }
 
 // ID returns the id of a token by the vocabulary's spelling, which for a
