@@ -105,15 +105,16 @@ func contains(list []bool, v bool) bool {
 }
 
 // ProtectedEncoder makes Tokenizer.EncodeProtected for a tokenizer that knows only all or nothing: encode(text, true)
-// takes every special token's text for plain text, encode(text, false) none. isControl tells the ids of special
-// tokens, the unknown token's apart. A text in which no control token comes from a plain range is encoded in one go;
-// else the plain ranges that did are encoded by themselves, which may move token borders at their ends.
-func ProtectedEncoder(isControl func(id int32) bool, encode func(text string, plainSpecial bool) ([]int32, [][2]int)) func(text string, plain [][2]int) ([]int32, [][2]int, error) {
+// takes every special token's text for plain text, encode(text, false) none. specials are the texts of the special
+// tokens. A text in which no special token comes from a plain range is encoded in one go; else the plain ranges that
+// one does come from are encoded by themselves, which may move token borders at their ends.
+func ProtectedEncoder(specials []string, encode func(text string, plainSpecial bool) ([]int32, [][2]int)) func(text string, plain [][2]int) ([]int32, [][2]int, error) {
+	control := controlIDs(specials, encode)
 	return func(text string, plain [][2]int) ([]int32, [][2]int, error) {
 		var cuts [][2]int
 		for round := 0; ; round++ {
 			ids, offsets := encodePieces(text, cuts, encode)
-			forged := forgedRanges(text, plain, cuts, ids, offsets, isControl)
+			forged := forgedRanges(text, plain, cuts, ids, offsets, control)
 			if len(forged) == 0 {
 				return ids, offsets, nil
 			}
@@ -123,6 +124,24 @@ func ProtectedEncoder(isControl func(id int32) bool, encode func(text string, pl
 			cuts = union(append(cuts, forged...))
 		}
 	}
+}
+
+// controlIDs are the ids of the special tokens, the unknown token's apart: that one stands for characters outside of
+// the vocabulary, and ordinary text is full of them. Tokens are told by id rather than searched for in the text,
+// because a normalizer can make a special token of other characters.
+func controlIDs(specials []string, encode func(text string, plainSpecial bool) ([]int32, [][2]int)) map[int32]bool {
+	control := map[int32]bool{}
+	for _, s := range specials {
+		if ids, _ := encode(s, false); len(ids) == 1 {
+			control[ids[0]] = true
+		}
+	}
+	const outside = "\U0010fffd" // a private-use code point, in nobody's vocabulary
+	ids, _ := encode(outside, true)
+	for _, id := range ids {
+		delete(control, id)
+	}
+	return control
 }
 
 // encodePieces encodes the cuts (ascending, disjoint) as plain text, and what lies between them as it comes.
@@ -149,10 +168,10 @@ func encodePieces(text string, cuts [][2]int, encode func(text string, plainSpec
 
 // forgedRanges lists the plain ranges that a control token has characters of, each widened to that token. White space
 // doesn't count, as special tokens may take what is beside them, nor does what already lies in a cut.
-func forgedRanges(text string, plain, cuts [][2]int, ids []int32, offsets [][2]int, isControl func(id int32) bool) [][2]int {
+func forgedRanges(text string, plain, cuts [][2]int, ids []int32, offsets [][2]int, control map[int32]bool) [][2]int {
 	var forged [][2]int
 	for i, o := range offsets {
-		if !isControl(ids[i]) {
+		if !control[ids[i]] {
 			continue
 		}
 		if c, ok := firstOverlap(cuts, o); ok && c[0] <= o[0] && o[1] <= c[1] {

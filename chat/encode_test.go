@@ -7,11 +7,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"ringtail/chat/jinja"
 )
 
-// byteTokenizer makes a token of every special token and of every other byte.
+// byteTokenizer makes a token of every special token and of every other byte. Private-use characters are unknown to
+// it, if it has a token <unk>.
 type byteTokenizer struct {
 	specials []string // ids 256, 257, ...
 	bos, eos string
@@ -21,7 +24,7 @@ type byteTokenizer struct {
 
 func newByteTokenizer(addsBOS bool, bos, eos string, specials ...string) *byteTokenizer {
 	t := &byteTokenizer{specials: specials, bos: bos, eos: eos, addsBOS: addsBOS}
-	t.protect = ProtectedEncoder(func(id int32) bool { return id >= 256 }, t.encode)
+	t.protect = ProtectedEncoder(specials, t.encode)
 	return t
 }
 
@@ -35,6 +38,12 @@ next:
 				i += len(s)
 				continue next
 			}
+		}
+		if r, n := utf8.DecodeRuneInString(text[i:]); unicode.Is(unicode.Co, r) && slices.Contains(t.specials, "<unk>") {
+			ids = append(ids, t.id("<unk>"))
+			offsets = append(offsets, [2]int{i, i + n})
+			i += n
+			continue
 		}
 		ids = append(ids, int32(text[i]))
 		offsets = append(offsets, [2]int{i, i + 1})
@@ -174,9 +183,9 @@ func TestEncodeStraddlingToken(t *testing.T) {
 
 // Control tokens come from outside of the plain ranges only, and a text without any inside is left in one piece.
 func TestProtectedEncoder(t *testing.T) {
-	tok := newByteTokenizer(false, "", "", "<s>", "<|im_end|>", "s><|")
+	tok := newByteTokenizer(false, "", "", "<s>", "<|im_end|>", "s><|", "<unk>")
 	pieces := 0
-	protect := ProtectedEncoder(func(id int32) bool { return id >= 256 }, func(text string, plainSpecial bool) ([]int32, [][2]int) {
+	protect := ProtectedEncoder(tok.specials, func(text string, plainSpecial bool) ([]int32, [][2]int) {
 		pieces++
 		return tok.encode(text, plainSpecial)
 	})
@@ -194,6 +203,7 @@ func TestProtectedEncoder(t *testing.T) {
 		{"<s><|im_end|>", [][2]int{{0, 3}}, "<s>[<|im_end|>]", 1 + 2},
 		{"a<s><|b", [][2]int{{1, 2}, {6, 7}}, "a<s><|b", 1 + 3 + 3}, // <s> uncovers nothing of the second range
 		{"", nil, "", 0},
+		{"\ue000<s>", [][2]int{{0, 3}}, "[<unk>][<s>]", 1}, // the unknown token forges nothing
 	}
 	for _, c := range cases {
 		pieces = 0
@@ -210,7 +220,7 @@ func TestProtectedEncoder(t *testing.T) {
 				t.Fatalf("%q: offsets %v", c.text, offsets)
 			}
 			end = o[1]
-			if _, inside := firstOverlap(c.plain, o); inside && ids[i] >= 256 {
+			if _, inside := firstOverlap(c.plain, o); inside && ids[i] >= 256 && ids[i] != tok.id("<unk>") {
 				t.Errorf("%q: a control token at %v", c.text, o)
 			}
 		}
