@@ -76,7 +76,7 @@ func (m *Model) rope(length int) (*ropeTable, error) {
 	if class == 0 { // one table serves most programs
 		size = max(length, min(m.Config.MaxPositions, 4096))
 	}
-	t, err := newRopeTable(m.dev, m.Config.Rope, size)
+	t, err := newRopeTable(m.dev, m.Config.Rope, length, size)
 	if err == nil {
 		m.ropes[class] = t
 	}

@@ -86,7 +86,7 @@ func readRope(f *fields, c *Config) Rope {
 		r.Short, r.Long = s.numbers("short_factor"), s.numbers("long_factor")
 		need(len(r.Short) == r.Dim/2, "short_factor", len(r.Short), fmt.Sprintf("a list of %d numbers", r.Dim/2))
 		need(len(r.Long) == r.Dim/2, "long_factor", len(r.Long), fmt.Sprintf("a list of %d numbers", r.Dim/2))
-		if hasOriginal {
+		if r.Factor == 0 && hasOriginal {
 			r.Factor = float64(c.MaxPositions) / float64(r.Original)
 		}
 	default:
@@ -208,11 +208,13 @@ func (t *ropeTable) free() {
 	}
 }
 
-func newRopeTable(dev tensor.Device, r Rope, length int) (*ropeTable, error) {
+// newRopeTable makes the table for sequences of up to length tokens; it has rows
+// for positions, at least as many.
+func newRopeTable(dev tensor.Device, r Rope, length, positions int) (*ropeTable, error) {
 	inv, scale := r.frequencies(length)
 	half := len(inv)
-	c, s := make([]float64, length*half), make([]float64, length*half)
-	for p := range length {
+	c, s := make([]float64, positions*half), make([]float64, positions*half)
+	for p := range positions {
 		for i, f := range inv {
 			angle := float64(float32(p) * f)
 			sin, cos := math.Sincos(angle)
@@ -224,7 +226,7 @@ func newRopeTable(dev tensor.Device, r Rope, length int) (*ropeTable, error) {
 		dst *tensor.Tensor
 		v   []float64
 	}{{&t.cos, c}, {&t.sin, s}} {
-		y, b, err := tensor.New(dev, dev.Float(), length, half)
+		y, b, err := tensor.New(dev, dev.Float(), positions, half)
 		if err != nil {
 			t.free()
 			return nil, err
