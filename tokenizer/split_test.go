@@ -47,7 +47,7 @@ func TestSplitters(t *testing.T) {
 		{PatternLlama3, "x = [1];\r\n\r\n  y", []string{"x", " =", " [", "1", "];\r\n\r\n", " ", " y"}},
 		{PatternLlama3, "  \n \t\n  z", []string{"  \n \t\n", " ", " z"}},
 		{PatternLlama3, "\u3000\u4f60\u597d\u3002", []string{"\u3000\u4f60\u597d", "\u3002"}},
-		{PatternLlama3, "\xff\xfea\x80", []string{"\xff", "\xfea", "\x80"}},
+		{PatternLlama3, "\xff\xfea\x80", []string{"\xff\xfe", "a", "\x80"}},
 		{PatternQwen2, "2026!\n", []string{"2", "0", "2", "6", "!\n"}},
 		{PatternQwen2, "   ", []string{"   "}},
 		{PatternQwen2, "", nil},

@@ -62,7 +62,8 @@ type EncodeOptions struct {
 	AddSpecial bool
 	// PlainSpecial takes special tokens that stand in the text for plain text,
 	// so that what a user writes can't inject control tokens: no id for which
-	// IsSpecial is true comes from the text, save the unknown token's.
+	// IsSpecial is true comes from the text, save the unknown token's and those
+	// that byte_fallback writes bytes with.
 	PlainSpecial bool
 }
 
