@@ -7,7 +7,7 @@ import (
 	"unsafe"
 )
 
-// guarded has no guards here; see guard_unix_test.go.
-func guarded(t testing.TB, n int, atEnd bool) unsafe.Pointer {
+// guardedMemory has no guards here; see guard_unix_test.go.
+func guardedMemory(t testing.TB, n int, atEnd bool) unsafe.Pointer {
 	return unsafe.Pointer(unsafe.SliceData(make([]byte, n+1)))
 }

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// guarded is n bytes of memory between pages that fault when touched: against
+// guardedMemory is n bytes of memory between pages that fault when touched: against
 // the page behind it if atEnd, else against the page before it.
-func guarded(t testing.TB, n int, atEnd bool) unsafe.Pointer {
+func guardedMemory(t testing.TB, n int, atEnd bool) unsafe.Pointer {
 	page := unix.Getpagesize()
 	body := (n + page - 1) &^ (page - 1)
 	mem, err := unix.Mmap(-1, 0, body+2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)

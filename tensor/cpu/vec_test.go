@@ -224,7 +224,7 @@ func TestVectorKernels(t *testing.T) {
 				var mem [2][]unsafe.Pointer
 				for i := range mem {
 					for range c.vectors {
-						mem[i] = append(mem[i], guarded(t, 4*longest, i == 0))
+						mem[i] = append(mem[i], guardedMemory(t, 4*longest, i == 0))
 					}
 				}
 				for n := 0; n <= longest; n++ {
