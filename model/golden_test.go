@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"ringtail/autograd"
@@ -335,11 +336,43 @@ func testGoldenSteps(t *testing.T, dir string, dev tensor.Device, p *packed) {
 			t.Errorf("step %d: loss %.6f, gradient norm %.6f; want %.6f, %.6f", i, loss, gn, want.Losses[i], want.GradNorms[i])
 		}
 	}
+	vanishing := vanishingGradients(t, dir)
 	for _, e := range m.Store.Layout.Entries {
+		if vanishing[e.Name] {
+			continue
+		}
 		w := floats(t, after, e.Name)
 		moved := distance(before[e.Name], w)
 		if d := distance(tensor.GetFloat64(m.Store.Param(e.Name).Value), w); d > 1e-3*moved {
 			t.Errorf("%s after %d steps: off by %g, moved %g", e.Name, len(want.Losses), d, moved)
 		}
 	}
+}
+
+// vanishingGradients names the parameters whose gradient is zero in exact
+// arithmetic (its norm is below 1e-6 of the largest entry of all): what AdamW makes of
+// rounding errors isn't compared.
+func vanishingGradients(t *testing.T, dir string) map[string]bool {
+	out := map[string]bool{}
+	f, err := safetensors.Open(filepath.Join(dir, "grads.safetensors"))
+	if errors.Is(err, os.ErrNotExist) {
+		return out
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	largest := 0.0
+	norms := map[string]float64{}
+	for _, name := range f.Names() {
+		g := toFloat64(floats(t, f, name))
+		norms[strings.TrimPrefix(name, "grad.")] = norm(g)
+		for _, v := range g {
+			largest = max(largest, math.Abs(v))
+		}
+	}
+	for name, n := range norms {
+		out[name] = n < 1e-6*largest
+	}
+	return out
 }

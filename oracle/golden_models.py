@@ -29,7 +29,7 @@ def case(name, cls, cfg):
     with torch.no_grad():
         for n, q in m.named_parameters():
             if q.dim() == 1: q.copy_(torch.rand_like(q) + 0.5 if "norm" in n else torch.randn_like(q) * 0.1)
-            else: q.mul_(3)
+            else: q.mul_(float(os.environ.get("SCALE", "3")))
     m.save_pretrained(d)
     B, S = rnd.randint(2, 4), rnd.randint(9, int(os.environ.get("LONGEST", "40")))
     ids = torch.randint(3, cfg.vocab_size, (B, S)); mask = torch.ones_like(ids)
