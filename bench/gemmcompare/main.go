@@ -6,6 +6,9 @@
 // ours, so above 1 Ringtail is faster; medians of ratios within a round stand
 // changes of the machine's speed that best times do not.
 //
+// Where other programs keep the machine busy, a product's time is mostly theirs;
+// on one thread the ratios of processor time say more.
+//
 // It prints one JSON object a shape and number of threads.
 package main
 
@@ -83,7 +86,8 @@ func (s shape) layout() string {
 // contender is one side of the comparison.
 type contender interface {
 	prepare(s shape, threads int) error
-	run(reps int) (seconds float64, err error)
+	// run tells the seconds that reps products took, and of processor time.
+	run(reps int) (seconds, cpu float64, err error)
 	at(i int) (float64, error)
 }
 
@@ -106,16 +110,16 @@ func (o *ours) prepare(s shape, threads int) error {
 	o.a, o.b, o.c = operand(s.m*s.k), operand(s.k*s.n), make([]float32, s.m*s.n)
 	runtime.GC()
 	cpu.SetThreads(threads)
-	_, err := o.run(1)
+	_, _, err := o.run(1)
 	return err
 }
 
-func (o *ours) run(reps int) (float64, error) {
-	start := time.Now()
+func (o *ours) run(reps int) (float64, float64, error) {
+	start, before := time.Now(), cpuTime()
 	for range reps {
 		cpu.Gemm(o.transA, o.transB, o.m, o.n, o.k, o.a, o.b, o.c)
 	}
-	return time.Since(start).Seconds(), nil
+	return time.Since(start).Seconds(), cpuTime() - before, nil
 }
 
 func (o *ours) at(i int) (float64, error) { return float64(o.c[i]), nil }
@@ -163,22 +167,27 @@ func (o *openBLAS) ask(format string, a ...any) (string, error) {
 	return s, nil
 }
 
-func (o *openBLAS) askFloat(format string, a ...any) (float64, error) {
-	s, err := o.ask(format, a...)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseFloat(s, 64)
-}
-
 func (o *openBLAS) prepare(s shape, threads int) error {
 	bit := map[bool]int{true: 1}
 	_, err := o.ask("shape %d %d %d %d %d %d", bit[s.transA], bit[s.transB], s.m, s.n, s.k, threads)
 	return err
 }
 
-func (o *openBLAS) run(reps int) (float64, error) { return o.askFloat("run %d", reps) }
-func (o *openBLAS) at(i int) (float64, error)     { return o.askFloat("at %d", i) }
+func (o *openBLAS) run(reps int) (seconds, cpu float64, err error) {
+	s, err := o.ask("run %d", reps)
+	if err == nil {
+		_, err = fmt.Sscan(s, &seconds, &cpu)
+	}
+	return seconds, cpu, err
+}
+
+func (o *openBLAS) at(i int) (float64, error) {
+	s, err := o.ask("at %d", i)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseFloat(s, 64)
+}
 
 // result is what is printed of one shape.
 type result struct {
@@ -198,6 +207,9 @@ type result struct {
 	// First quartile, median and third quartile of ratios within a round.
 	Own     [3]float64 `json:"ratio_to_own"`
 	Haswell [3]float64 `json:"ratio_to_haswell"`
+	// The same in processor time, on one thread.
+	CPUOwn     *[3]float64 `json:"cpu_ratio_to_own,omitempty"`
+	CPUHaswell *[3]float64 `json:"cpu_ratio_to_haswell,omitempty"`
 	// The ratio to the one with the better median rate.
 	Ratio  float64    `json:"ratio"`
 	Better string     `json:"better"`
@@ -264,20 +276,21 @@ func measure(sides []contender, s shape, threads, rounds int, settle, least time
 		return nil, err
 	}
 	reps := max(1, int(math.Ceil(least.Seconds()/(flops/100e9/float64(threads)))))
-	times := make([][]float64, len(sides))
+	times, cpus := make([][]float64, len(sides)), make([][]float64, len(sides))
 	for round := range rounds {
 		for i := range sides {
 			side := (round + i) % len(sides)
 			time.Sleep(settle)
 			// The first product wakes threads and warms caches.
-			if _, err := sides[side].run(1); err != nil {
+			if _, _, err := sides[side].run(1); err != nil {
 				return nil, err
 			}
-			t, err := sides[side].run(reps)
+			t, c, err := sides[side].run(reps)
 			if err != nil {
 				return nil, err
 			}
 			times[side] = append(times[side], t/float64(reps))
+			cpus[side] = append(cpus[side], c/float64(reps))
 		}
 	}
 	r := &result{M: s.m, N: s.n, K: s.k, Layout: s.layout(), Threads: threads, Rounds: rounds, Level: cpu.Level()}
@@ -286,16 +299,12 @@ func measure(sides []contender, s shape, threads, rounds int, settle, least time
 	for i := range r.Best {
 		r.Best[i] = math.Round(flops/slices.Min(times[i])/1e7) / 100
 	}
-	for i, q := range []*[3]float64{&r.Own, &r.Haswell} {
-		ratios := make([]float64, rounds)
-		for j := range ratios {
-			ratios[j] = times[i+1][j] / times[0][j]
-			r.Ratios[i] = append(r.Ratios[i], ratio(ratios[j]))
-		}
-		*q = quartiles(ratios)
-		for j := range q {
-			q[j] = math.Round(q[j]*1000) / 1000
-		}
+	r.Own, r.Ratios[0] = ratios(times[1], times[0])
+	r.Haswell, r.Ratios[1] = ratios(times[2], times[0])
+	if threads == 1 && slices.Min(cpus[0]) > 0 {
+		own, _ := ratios(cpus[1], cpus[0])
+		haswell, _ := ratios(cpus[2], cpus[0])
+		r.CPUOwn, r.CPUHaswell = &own, &haswell
 	}
 	r.Ratio, r.Better = r.Own[1], "own"
 	if r.HaswellGFLOPS > r.OwnGFLOPS {
@@ -305,6 +314,20 @@ func measure(sides []contender, s shape, threads, rounds int, settle, least time
 		r.Load = strings.Join(strings.Fields(string(load))[:3], " ")
 	}
 	return r, nil
+}
+
+// ratios are theirs over ours, round by round, and their quartiles.
+func ratios(theirs, ours []float64) (q [3]float64, each []ratio) {
+	x := make([]float64, len(ours))
+	for i := range x {
+		x[i] = theirs[i] / ours[i]
+		each = append(each, ratio(x[i]))
+	}
+	q = quartiles(x)
+	for i := range q {
+		q[i] = math.Round(q[i]*1000) / 1000
+	}
+	return q, each
 }
 
 // agree looks at some elements of C, so that no side is fast by being wrong.

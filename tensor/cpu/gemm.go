@@ -47,7 +47,7 @@ const (
 	dotRows = 16
 	dotCols = 4
 	// packedMax bounds the floats of packed A; longer products go in several steps.
-	packedMax = 4 << 20
+	packedMax = 2 << 20
 	// serialWork is the m·n·k below which a parallel region costs more than it saves.
 	serialWork = 100_000
 	// lineK is the granularity of blocks of k: a cache line.
@@ -362,24 +362,23 @@ func (g *gemmJob) parallelBlocks() {
 }
 
 // split cuts rows rows of C into tasks: by columns, since every task packs its
-// columns of B, and by rows too where the columns alone are too few. The cut
-// decides nothing but who computes what.
+// columns of B, and by rows too where the columns alone are too few to be shared
+// evenly. The cut decides nothing but who computes what.
 func (g *gemmJob) split(rows int) (colTasks, rowTasks int) {
 	threads := Threads()
-	g.taskCols = min(g.n, g.ncMax)
+	panels := (g.n + g.nr - 1) / g.nr
+	colTasks = (g.n + g.ncMax - 1) / g.ncMax
 	if threads > 1 {
-		g.taskCols = min(g.taskCols, max(g.n/(4*threads), 128))
+		colTasks = max(colTasks, min(4*threads, g.n/128))
 	}
-	g.taskCols = roundUp(g.taskCols, g.nr)
-	colTasks = (g.n + g.taskCols - 1) / g.taskCols
 	rowTasks = 1
-	if colTasks < 2*threads && threads > 1 {
-		rowTasks = min((2*threads+colTasks-1)/colTasks, (rows+8*g.mr-1)/(8*g.mr))
+	if even := panels%colTasks == 0 && colTasks%threads == 0; !even && threads > 1 && colTasks < 8*threads {
+		rowTasks = max(1, min((8*threads+colTasks-1)/colTasks, rows/(8*g.mr)))
 	}
+	g.taskCols = (panels + colTasks - 1) / colTasks * g.nr
 	g.taskRows = roundUp((rows+rowTasks-1)/rowTasks, g.mr)
-	rowTasks = (rows + g.taskRows - 1) / g.taskRows
-	g.colTasks = colTasks
-	return colTasks, rowTasks
+	g.colTasks = (g.n + g.taskCols - 1) / g.taskCols
+	return g.colTasks, (rows + g.taskRows - 1) / g.taskRows
 }
 
 // packTaskRows is the number of slivers that one task packs.

@@ -12,7 +12,7 @@ var gemmAVX2 = &gemmKernels{
 }
 
 var gemmAVX512 = &gemmKernels{
-	mr: 12, nr: 32, ku: 16, kcMax: 384, ncMax: 512,
+	mr: 12, nr: 32, ku: 16, kcMax: 512, ncMax: 384,
 	rows: rowTilesAVX512, cols: colTilesAVX512,
 	masked:    true,
 	dots:      dotsAVX512,
