@@ -397,13 +397,13 @@ func (d *draw) choose(last candidate) int {
 // keep turns the logits of a block, which begins at token from, into weights, 0
 // for those not kept, and returns their sum.
 func (d *draw) keep(b []float32, from int, low, minP float32, last candidate) float64 {
+	weights := d.ws.scratch(3, sampleBlock)[:len(b)]
+	vecExpSum(weights, b, 0)
 	sum := 0.0
 	for k, z := range b {
-		w := float32(0)
-		if z >= low && !last.before(candidate{z, int32(from + k)}) {
-			if w = exp32(z); w < minP {
-				w = 0
-			}
+		w := weights[k]
+		if !(z >= low) || last.before(candidate{z, int32(from + k)}) || w < minP {
+			w = 0
 		}
 		b[k] = w
 		sum += float64(w)
