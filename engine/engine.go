@@ -78,6 +78,9 @@ type Stats struct {
 // ErrContext tells that a prompt doesn't fit.
 var ErrContext = errors.New("prompt longer than the context")
 
+// ErrNotFinite tells that a model computes no probabilities, only NaN.
+var ErrNotFinite = errors.New("the model's logits hold no finite number")
+
 // Engine advances requests. Submit, Cancel and Stats may be called from any
 // goroutine; Step from one at a time.
 type Engine struct {
@@ -181,7 +184,6 @@ type Request struct {
 
 	mu        sync.Mutex
 	cancelled bool
-	finished  bool
 }
 
 // Submit queues a prompt. sink is called by Step, on its goroutine, for each
@@ -250,28 +252,38 @@ func (e *Engine) Run() error {
 	}
 }
 
-// admit gives waiting requests free slots, in their order.
+// admit gives waiting requests free slots, in their order, and drops those that
+// were cancelled.
 func (e *Engine) admit() {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	for len(e.waiting) > 0 {
-		r := e.waiting[0]
+	var dropped []*Request
+	waiting := e.waiting[:0]
+	full := false
+	for _, r := range e.waiting {
 		if r.isCancelled() {
-			e.waiting = e.waiting[1:]
+			dropped = append(dropped, r)
 			e.stats.Cancelled++
-			r.finished = true
-			r.sink(Event{ID: -1, Finish: Cancelled})
 			continue
 		}
-		slot, shared := e.freeSlot(r.prompt)
-		if slot < 0 {
-			return
+		slot, shared := -1, 0
+		if !full {
+			slot, shared = e.freeSlot(r.prompt)
 		}
-		e.waiting = e.waiting[1:]
+		if slot < 0 {
+			full = true
+			waiting = append(waiting, r)
+			continue
+		}
 		e.seqs[slot] = &sequence{ids: append([]int32(nil), r.prompt...), cached: shared, req: r}
 		e.stats.PromptTokens += len(r.prompt)
 		e.stats.CachedTokens += shared
 		e.stats.Running++
+	}
+	clear(e.waiting[len(waiting):])
+	e.waiting = waiting
+	e.mu.Unlock()
+	for _, r := range dropped { // a sink may call Submit
+		r.sink(Event{ID: -1, Finish: Cancelled})
 	}
 }
 
@@ -318,6 +330,5 @@ func (e *Engine) finish(slot int, ev Event) {
 		e.stats.Finished++
 	}
 	e.mu.Unlock()
-	r.finished = true
 	r.sink(ev)
 }

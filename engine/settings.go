@@ -8,7 +8,7 @@ import (
 // Settings say how one request is sampled. The zero value is greedy decoding.
 type Settings struct {
 	MaxTokens         int     // 0: to the context's end
-	MinTokens         int     // no end-of-sequence token before so many
+	MinTokens         int     // no end-of-sequence token or stop id before so many
 	Temperature       float32 // 0: the largest logit
 	TopK              int     // 0: all
 	TopP              float32 // 0 or 1: all
@@ -16,7 +16,7 @@ type Settings struct {
 	RepetitionPenalty float32 // 0 or 1: none
 	Stop              []string
 	StopIDs           []int32 // end the answer like an end-of-sequence token
-	IgnoreEOS         bool
+	IgnoreEOS         bool    // end-of-sequence tokens are never chosen
 	Seed              uint64
 }
 
@@ -37,6 +37,7 @@ func (s Settings) Check() error {
 		in("repetition_penalty", s.RepetitionPenalty, 0, 100),
 		in("top_k", float32(s.TopK), 0, math.MaxInt32),
 		in("max_tokens", float32(s.MaxTokens), 0, math.MaxInt32),
+		in("min_tokens", float32(s.MinTokens), 0, math.MaxInt32),
 	} {
 		if err != nil {
 			return err

@@ -99,7 +99,7 @@ func (e *Engine) Step() (more bool, err error) {
 	e.admit()
 	parts, tokens := e.plan()
 	if len(parts) == 0 {
-		return false, nil
+		return e.Stats().Waiting > 0, nil // a cancelled request's sink may have submitted another
 	}
 	rows := 0
 	for _, p := range parts {
@@ -190,10 +190,14 @@ func (e *Engine) sample(p *program, parts []part, rows int) {
 		s := r.settings
 		row := tensor.SampleRow{Temperature: s.Temperature, TopP: s.TopP, MinP: s.MinP, TopK: s.TopK,
 			RepetitionPenalty: s.RepetitionPenalty, Seen: r.seen, Uniform: r.stream.Float64At(uint64(r.made))}
+		r.banned = r.banned[:0]
 		if s.IgnoreEOS || r.made < s.MinTokens {
-			r.banned = append(append(r.banned[:0], e.opt.EOS...), s.StopIDs...)
-			row.Banned = r.banned
+			r.banned = append(r.banned, e.opt.EOS...)
 		}
+		if r.made < s.MinTokens {
+			r.banned = append(r.banned, s.StopIDs...)
+		}
+		row.Banned = r.banned
 		e.rows = append(e.rows, row)
 	}
 	e.dev.Ops().Sample(tensor.Sample{IDs: p.sampled.Slice(0, rows), LogProbs: p.logProbs.Slice(0, rows),
@@ -216,7 +220,7 @@ func (e *Engine) deliver(p *program, parts []part) error {
 		s := e.seqs[q.slot]
 		r := s.req
 		if id < 0 {
-			return fmt.Errorf("the model's logits hold no finite number after %d tokens: its weights are broken or diverged", len(s.ids))
+			return fmt.Errorf("%w after %d tokens: its weights are broken or diverged", ErrNotFinite, len(s.ids))
 		}
 		r.made++
 		r.saw(id)
