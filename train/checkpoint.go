@@ -31,6 +31,7 @@ func (t *Trainer) save() error {
 	if err := t.model.Store.WriteChunks(d.Path()); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
+	t.memory()
 	s := t.state
 	if math.IsInf(s.Best, 0) {
 		s.Best = math.MaxFloat64 // JSON has no infinity
@@ -58,7 +59,7 @@ func (t *Trainer) prune() error {
 		return err
 	}
 	for i, s := range steps {
-		if i >= len(steps)-t.rec.Checkpoint.Keep || t.wantsBest() && s == t.state.BestStep {
+		if i >= len(steps)-t.rec.Checkpoint.Keep || s == t.state.BestStep {
 			continue
 		}
 		if err := os.RemoveAll(t.checkpointDir(s)); err != nil {

@@ -59,8 +59,11 @@ func (t *Trainer) flush() error {
 	return err
 }
 
-// memory is the device memory that the trainer holds, in bytes.
-func (t *Trainer) memory() int { return t.model.Store.Bytes() + t.arena.Size() }
+// memory is the most device memory that the run has held, in bytes.
+func (t *Trainer) memory() int {
+	t.state.Memory = max(t.state.Memory, t.model.Store.Bytes()+t.arena.Size())
+	return t.state.Memory
+}
 
 // samplePrompt is a prompt that is answered on the way.
 type samplePrompt struct {
@@ -120,11 +123,12 @@ func (t *Trainer) findPrompts() error {
 }
 
 // sample answers the sample prompts with the present weights. The engine shares
-// the trainer's arena: activations of a step aren't needed while it runs.
-func (t *Trainer) sample(ctx context.Context) error {
+// the trainer's arena: activations of a step aren't needed while it runs. Weights
+// that have diverged give no answers: what is to be done then is the loop's to say.
+func (t *Trainer) sample(ctx context.Context) ([]runs.Sample, error) {
 	s := t.rec.Samples
 	if s.Off || len(t.prompts) == 0 {
-		return nil
+		return nil, nil
 	}
 	longest := 0
 	for _, p := range t.prompts {
@@ -133,7 +137,7 @@ func (t *Trainer) sample(ctx context.Context) error {
 	e, err := engine.New(t.model, engine.Options{Slots: min(len(t.prompts), 8), Capacity: longest + s.MaxTokens + 1, Arena: t.arena,
 		EOS: t.text.StopIDs(), NewText: func() engine.TextDecoder { return t.text.Tokenizer.NewStream(true) }})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer e.Close()
 	var stops []string
@@ -149,21 +153,21 @@ func (t *Trainer) sample(ctx context.Context) error {
 			answers[i].Finish = string(ev.Finish)
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for more := true; more; {
 		if ctx.Err() != nil {
-			return nil
+			return nil, ctx.Err()
 		}
-		if more, err = e.Step(); err != nil {
-			return err
+		more, err = e.Step()
+		if errors.Is(err, engine.ErrNotFinite) {
+			t.progress.Message("no samples at step %d: %v", t.state.Step, err)
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	for _, a := range answers {
-		if err := t.run.Sample(a); err != nil {
-			return err
-		}
-	}
-	return nil
+	return answers, nil
 }

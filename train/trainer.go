@@ -71,7 +71,10 @@ type position struct {
 	BestStep int        `json:"best_step"`
 	Worse    int        `json:"worse"`     // evaluations since the best
 	EvalStep int        `json:"eval_step"` // of the last evaluation, -1 before the first
+	Memory   int        `json:"memory"`    // most bytes held so far
 	Loader   data.State `json:"loader"`
+	// Pending are metrics of the step, whose evaluation was cut short.
+	Pending map[string]float64 `json:"pending,omitempty"`
 }
 
 // ErrInterrupted is what Run returns when its context ended; the run was saved.
@@ -103,7 +106,8 @@ func (t *Trainer) prepare() error {
 		opt.Epochs = tr.Epochs
 	}
 	if opt.BatchTokens > 0 {
-		opt.Pack = min(tr.MicroTokens, opt.BatchTokens)
+		// Not by micro_tokens: the cut must not change what a step sees.
+		opt.Pack = min(t.rec.Data.MaxTokens, opt.BatchTokens)
 	}
 	var err error
 	if t.loader, err = data.NewLoader(t.data, data.TrainPart, opt); err != nil {
@@ -216,60 +220,74 @@ func (t *Trainer) step(batch *data.Step) (stepResult, error) {
 	return r, nil
 }
 
-// badTensor names the first parameter whose gradient isn't finite.
+// badTensor names the first tensor that isn't finite: of the weights, else of
+// their gradients.
 func (t *Trainer) badTensor() string {
-	for _, e := range t.model.Store.Layout.Entries {
-		p := t.model.Store.Param(e.Name)
-		if !p.Trainable() {
-			continue
+	entries := t.model.Store.Layout.Entries
+	for _, e := range entries {
+		if !finite(t.model.Store.Param(e.Name).Value) {
+			return "the weights " + e.Name
 		}
-		flat := p.Grad.Reshape(p.Grad.Len())
-		for _, v := range tensor.GetFloat32(flat) {
-			if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-				return "the gradient of " + e.Name
-			}
+	}
+	for _, e := range entries {
+		if p := t.model.Store.Param(e.Name); p.Trainable() && !finite(p.Grad) {
+			return "the gradient of " + e.Name
 		}
 	}
 	return "the loss"
+}
+
+// finite tells whether all numbers of a tensor are.
+func finite(x tensor.Tensor) bool {
+	flat := x.Reshape(x.Len())
+	const piece = 1 << 20
+	for at := 0; at < flat.Len(); at += piece {
+		for _, v := range tensor.GetFloat32(flat.Slice(at, min(piece, flat.Len()-at))) {
+			if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // evaluation is the loss on the held-out part.
 type evaluation struct {
 	loss, accuracy float64
 	tokens         int
-	bySource       map[string][2]float64 // loss sum and tokens
 }
 
-// evaluate measures the loss on all held-out rows; ok is false if there are none.
-func (t *Trainer) evaluate(ctx context.Context) (ev evaluation, ok bool, err error) {
+// evaluate measures the loss on all held-out rows; tokens is 0 if there are none.
+// The error is ctx's where ctx ended before the last of them.
+func (t *Trainer) evaluate(ctx context.Context) (evaluation, error) {
 	if _, n := t.data.Sequences(); n == 0 {
-		return ev, false, nil
+		return evaluation{}, nil
 	}
 	loader, err := data.NewLoader(t.data, data.EvalPart, data.LoaderOptions{Sequential: true, Epochs: 1,
 		BatchTokens: t.rec.Train.MicroTokens, Pack: t.rec.Train.MicroTokens, MicroTokens: t.rec.Train.MicroTokens})
 	if err != nil {
-		return ev, false, err
+		return evaluation{}, err
 	}
 	t.dev.Ops().Zero(t.evalLoss)
 	var step data.Step
 	for loader.Next(&step) {
 		if ctx.Err() != nil {
-			return ev, false, nil
+			return evaluation{}, ctx.Err()
 		}
 		for i := range step.Micro {
 			p, err := t.pass(&step.Micro[i], false)
 			if err != nil {
-				return ev, false, err
+				return evaluation{}, err
 			}
 			p.load(&step.Micro[i])
 			p.prog.Forward()
 		}
 	}
 	if err := t.dev.Sync(); err != nil {
-		return ev, false, err
+		return evaluation{}, err
 	}
 	l := tensor.GetFloat64(t.evalLoss)
-	return evaluation{loss: l[0] / max(l[1], 1), accuracy: l[2] / max(l[1], 1), tokens: int(l[1])}, l[1] > 0, nil
+	return evaluation{loss: l[0] / max(l[1], 1), accuracy: l[2] / max(l[1], 1), tokens: int(l[1])}, nil
 }
 
 // evalEvery is the number of steps between evaluations.
@@ -289,23 +307,44 @@ func (t *Trainer) wantsBest() bool {
 // checkpoint at the next step's end and returns ErrInterrupted.
 func (t *Trainer) Run(ctx context.Context) error {
 	clock := newStopwatch(t.state.Seconds)
-	every := t.evalEvery()
 	saved := t.state.Step // a resumed run stands at its checkpoint
-	if t.state.Step == 0 {
+	if t.state.Step == 0 || t.state.Pending != nil {
 		saved = -1
 	}
-	if t.state.EvalStep < 0 {
-		if err := errors.Join(t.evaluateAndReport(ctx, clock), t.flush()); err != nil {
+	for name, v := range t.state.Pending {
+		t.pending[name] = v
+	}
+	t.state.Pending = nil
+	// Each turn first does what follows the last step, so that a run that was
+	// interrupted in between goes on with just that.
+	for {
+		if t.evalDue() {
+			err := t.evaluateAndReport(ctx, clock)
+			if err != nil && ctx.Err() != nil {
+				return t.interrupt(clock, saved)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if err := t.flush(); err != nil {
 			return err
 		}
-	}
-	stopped := false
-	for t.state.Step < t.steps && !stopped {
+		stop := t.state.Step >= t.steps || t.outOfPatience()
+		if t.state.Step > 0 && t.state.Step != saved && (stop || t.saveDue()) {
+			if err := t.save(); err != nil {
+				return err
+			}
+			saved = t.state.Step
+		}
+		if stop {
+			return t.finish()
+		}
 		if ctx.Err() != nil {
 			return t.interrupt(clock, saved)
 		}
 		if !t.loader.Next(&t.batch) {
-			break
+			return fmt.Errorf("the data ended after %d of %d steps", t.state.Step, t.steps)
 		}
 		begin := clock.seconds()
 		r, err := t.step(&t.batch)
@@ -316,45 +355,44 @@ func (t *Trainer) Run(ctx context.Context) error {
 		t.state.Seconds = clock.seconds()
 		t.noteStep(r, t.state.Seconds-begin, t.batch.Tokens)
 		if t.state.Skips >= t.rec.Train.MaxSkips {
-			return fmt.Errorf("%d steps in a row had a loss or gradients that are not finite, first in %s; lower train.lr (now %g) or look at the data",
-				t.state.Skips, t.badTensor(), t.rec.Train.LR)
-		}
-		last := t.state.Step == t.steps
-		if t.state.Step%every == 0 || last {
-			if err := t.evaluateAndReport(ctx, clock); err != nil {
-				return err
-			}
-			if p := t.rec.Eval.Patience; p > 0 && t.state.Worse >= p {
-				t.progress.Message("stopped early: the evaluation loss was best at step %d (%.4f)", t.state.BestStep, t.state.Best)
-				stopped = true
-			}
-		}
-		if err := t.flush(); err != nil {
-			return err
-		}
-		save := t.rec.Checkpoint.Every
-		if save == 0 {
-			save = every
-		}
-		best := t.wantsBest() && t.state.BestStep == t.state.Step
-		if t.state.Step%save == 0 || best || last || stopped {
-			if err := t.save(); err != nil {
-				return err
-			}
-			saved = t.state.Step
+			return errors.Join(fmt.Errorf("%d steps in a row had a loss or gradients that are not finite, first in %s; lower train.lr (now %g) or look at the data",
+				t.state.Skips, t.badTensor(), t.rec.Train.LR), t.flush())
 		}
 	}
-	if saved != t.state.Step {
-		if err := t.save(); err != nil {
-			return err
-		}
-	}
-	return t.finish()
 }
 
-// interrupt saves what has been done.
+// evalDue tells whether the present step is one after which the held-out part is
+// evaluated, and hasn't been yet.
+func (t *Trainer) evalDue() bool {
+	return t.state.EvalStep != t.state.Step && (t.state.Step%t.evalEvery() == 0 || t.state.Step == t.steps)
+}
+
+// outOfPatience tells whether the run stops early.
+func (t *Trainer) outOfPatience() bool {
+	p := t.rec.Eval.Patience
+	if p == 0 || t.state.Worse < p || t.state.Step == t.steps {
+		return false
+	}
+	t.progress.Message("stopped early: the evaluation loss was best at step %d (%.4f)", t.state.BestStep, t.state.Best)
+	return true
+}
+
+// saveDue tells whether the present step's checkpoint is wanted.
+func (t *Trainer) saveDue() bool {
+	every := t.rec.Checkpoint.Every
+	if every == 0 {
+		every = t.evalEvery()
+	}
+	return t.state.Step%every == 0 || t.wantsBest() && t.state.BestStep == t.state.Step
+}
+
+// interrupt saves what has been done. Metrics of a step whose evaluation was cut
+// short are kept with it, to be written once that is made up for.
 func (t *Trainer) interrupt(clock *stopwatch, saved int) error {
 	t.state.Seconds = clock.seconds()
+	if len(t.pending) > 0 {
+		t.state.Pending = t.pending
+	}
 	if t.state.Step > 0 && saved != t.state.Step {
 		if err := t.save(); err != nil {
 			return err
@@ -374,23 +412,33 @@ func (t *Trainer) finish() error {
 	return t.export()
 }
 
+// evaluateAndReport evaluates the present weights and answers the sample prompts.
+// On an error, that of ctx included, it is as if it hadn't been called.
 func (t *Trainer) evaluateAndReport(ctx context.Context, clock *stopwatch) error {
-	ev, ok, err := t.evaluate(ctx)
+	ev, err := t.evaluate(ctx)
 	if err != nil {
 		return err
 	}
-	if ctx.Err() != nil {
-		return nil // the loop saves and leaves
+	answers, err := t.sample(ctx)
+	if err != nil {
+		return err
 	}
 	t.state.EvalStep = t.state.Step
-	if ok {
+	t.state.Seconds = clock.seconds()
+	if ev.tokens > 0 {
+		t.noteEval(ev)
+	}
+	if ev.tokens > 0 && t.state.Step > 0 { // what a run begins with is no result of it
 		if ev.loss < t.state.Best {
 			t.state.Best, t.state.BestStep, t.state.Worse = ev.loss, t.state.Step, 0
 		} else {
 			t.state.Worse++
 		}
-		t.state.Seconds = clock.seconds()
-		t.noteEval(ev)
 	}
-	return t.sample(ctx)
+	for _, a := range answers {
+		if err := t.run.Sample(a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
