@@ -23,7 +23,10 @@ type benchGemmCmd struct {
 }
 
 func (c *benchGemmCmd) Run(e *env) error {
-	dev, threads := cpu.New(), setThreads(c.Threads)
+	if err := setThreads(c.Threads); err != nil {
+		return err
+	}
+	dev, threads := cpu.New(), cpu.Threads()
 	for _, size := range c.Size {
 		var d [3]int
 		parts := strings.Split(size, "x")
@@ -59,7 +62,10 @@ type benchSFTCmd struct {
 }
 
 func (c *benchSFTCmd) Run(e *env) error {
-	dev, threads := cpu.New(), setThreads(c.Threads)
+	if err := setThreads(c.Threads); err != nil {
+		return err
+	}
+	dev, threads := cpu.New(), cpu.Threads()
 	for _, name := range c.Shape {
 		r, err := bench.SFT(dev, name, threads, bench.SFTOptions{Batch: c.Batch, Seq: c.Seq, Rounds: c.Rounds, Recompute: c.Recompute})
 		if err != nil {
@@ -71,14 +77,6 @@ func (c *benchSFTCmd) Run(e *env) error {
 		}
 	}
 	return nil
-}
-
-// setThreads chooses the number of threads, if given, and returns it.
-func setThreads(n int) int {
-	if n > 0 {
-		cpu.SetThreads(n)
-	}
-	return cpu.Threads()
 }
 
 // show prints a result as JSON or as a line for people.

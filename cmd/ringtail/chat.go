@@ -44,7 +44,9 @@ type conversation struct {
 }
 
 func (c *chatCmd) Run(e *env) error {
-	setThreads(c.Threads)
+	if err := c.apply(); err != nil {
+		return err
+	}
 	a, err := c.open(c.Context, true)
 	if err != nil {
 		return err

@@ -30,6 +30,9 @@ type dataFlags struct {
 }
 
 func (f dataFlags) load(e *env) (*data.Dataset, *folder.Text, error) {
+	if f.MaxTokens < 0 || f.MaxTokens == 1 {
+		return nil, nil, usagef("--max-tokens %d: give 0 (no limit) or at least 2", f.MaxTokens)
+	}
 	text, err := folder.Open(f.Model, f.Model, f.Template)
 	if err != nil {
 		return nil, nil, err

@@ -1,6 +1,9 @@
 package main
 
-import "ringtail/engine"
+import (
+	"ringtail/engine"
+	"ringtail/tensor/cpu"
+)
 
 // modelFlags name a model, the same way in every command.
 type modelFlags struct {
@@ -22,7 +25,33 @@ type sampleFlags struct {
 	Threads           int      `placeholder:"N" help:"Threads; default: all"`
 }
 
+// apply refuses values that have no meaning, before anything large is read, and
+// chooses the number of threads.
+func (f sampleFlags) apply() error {
+	if f.Context < 0 {
+		return usagef("--context %d: give a number of tokens", f.Context)
+	}
+	if err := f.settings(nil).Check(); err != nil {
+		return usageError{err}
+	}
+	return setThreads(f.Threads)
+}
+
 func (f sampleFlags) settings(stops []string) engine.Settings {
 	return engine.Settings{MaxTokens: f.MaxTokens, Temperature: f.Temperature, TopK: f.TopK, TopP: f.TopP, MinP: f.MinP,
 		RepetitionPenalty: f.RepetitionPenalty, Stop: append(append([]string(nil), f.Stop...), stops...), Seed: seedOf(f.Seed)}
+}
+
+// maxThreads is more than any machine has.
+const maxThreads = 1 << 14
+
+// setThreads chooses the number of threads; 0 leaves it as it is.
+func setThreads(n int) error {
+	if n < 0 || n > maxThreads {
+		return usagef("--threads %d is not between 1 and %d", n, maxThreads)
+	}
+	if n > 0 {
+		cpu.SetThreads(n)
+	}
+	return nil
 }

@@ -28,6 +28,9 @@ type generated struct {
 }
 
 func (c *generateCmd) Run(e *env) error {
+	if err := c.apply(); err != nil {
+		return err
+	}
 	prompt := c.Prompt
 	if prompt == "" {
 		b, err := io.ReadAll(e.stdin)
@@ -39,7 +42,6 @@ func (c *generateCmd) Run(e *env) error {
 	if prompt == "" {
 		return usagef("no prompt: give --prompt TEXT or write it to standard input")
 	}
-	setThreads(c.Threads)
 	a, err := c.open(c.Context, false)
 	if err != nil {
 		return err

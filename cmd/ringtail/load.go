@@ -21,6 +21,9 @@ type assistant struct {
 
 // open loads a model with its tokenizer and template.
 func (f modelFlags) open(context int, chatting bool) (*assistant, error) {
+	if _, err := model.LoadConfig(f.Model); err != nil { // the first thing that a folder must have
+		return nil, err
+	}
 	text, err := folder.Open(f.Model, "", f.Template)
 	if err != nil {
 		return nil, err

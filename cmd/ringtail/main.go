@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/alecthomas/kong"
 )
@@ -51,9 +49,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 var errQuiet = errors.New("")
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	os.Exit(run(&env{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:]))
+	os.Exit(run(&env{ctx: context.Background(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:]))
 }
 
 // run is the program.
@@ -85,6 +81,9 @@ func run(e *env, args []string) int {
 	case err == nil:
 		return exitDone
 	case errors.Is(err, errQuiet):
+		return exitFailed
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(e.stderr, "ringtail: interrupted")
 		return exitFailed
 	case errors.As(err, &usage):
 		fmt.Fprintf(e.stderr, "ringtail: %v; see: ringtail %s --help\n", err, k.Command())

@@ -53,7 +53,10 @@ func (c *tokenizerTrainCmd) Run(e *env) error {
 	o := tokenizer.TrainOptions{VocabSize: c.VocabSize, MinFrequency: c.MinFrequency, Pattern: c.Pattern,
 		SpecialTokens: append([]string{endOfText, imStart, imEnd}, c.Special...), EOS: endOfText, PAD: endOfText, ChatTemplate: template.Text()}
 	tok, err := tokenizer.Train(e.ctx, texts, o)
-	if err := errors.Join(failed(), err); err != nil {
+	if failed := failed(); failed != nil {
+		err = failed // it is why the texts ended
+	}
+	if err != nil {
 		return err
 	}
 	d, err := atomicfile.NewDir(c.Out)

@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"ringtail/recipe"
 	"ringtail/runs"
-	"ringtail/tensor/cpu"
 	"ringtail/train"
 )
 
@@ -48,12 +49,12 @@ func (c *trainFlags) run(e *env, objective string) error {
 	if c.Quiet && c.JSON {
 		return usagef("--quiet and --json exclude each other")
 	}
+	if err := setThreads(c.Threads); err != nil {
+		return err
+	}
 	rec, dir, err := c.read()
 	if err != nil {
 		return err
-	}
-	if c.Threads > 0 {
-		cpu.SetThreads(c.Threads)
 	}
 	opt := train.Options{Objective: objective, Dir: dir, Resume: c.Resume, Messages: e.stderr, Version: version}
 	switch {
@@ -62,28 +63,27 @@ func (c *trainFlags) run(e *env, objective string) error {
 	case c.JSON:
 		opt.Progress, opt.Messages = runs.ProgressJSON, e.stdout
 	}
-	// The first Ctrl-C saves at the end of the step, a second one ends at once.
-	ctx, stop := signal.NotifyContext(e.ctx, os.Interrupt)
+	// The first Ctrl-C, or SIGTERM, saves at the end of the step; a second one ends at once.
+	ctx, stop := signal.NotifyContext(e.ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	err = train.Start(ctx, rec, opt)
 	if errors.Is(err, train.ErrInterrupted) {
-		at := c.Recipe
-		if at == "" {
-			at = "--dir " + dir
-		} else {
-			at += " --dir " + dir
-		}
-		for _, s := range c.Set {
-			at += " --set " + s
-		}
-		fmt.Fprintf(e.stderr, "interrupted; the run is saved in %s. Go on with:\n  ringtail train %s %s --resume\n", dir, objective, at)
+		fmt.Fprintf(e.stderr, "interrupted; the run is saved in %s. Go on with:\n  ringtail train %s --resume --dir %s\n", dir, objective, quoted(dir))
 		return errQuiet
 	}
 	if err == nil && !c.Quiet && !c.JSON {
 		fmt.Fprintf(e.stderr, "done: the model is in %s, the report in %s\n", filepath.Join(dir, runs.ModelDir), filepath.Join(dir, runs.ReportFile))
 	}
 	return err
+}
+
+// quoted writes a path so that a shell reads it as one word.
+func quoted(path string) string {
+	if strings.ContainsAny(path, " \t\n'\"\\$`&|;<>()*?[]#~!{}") {
+		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	}
+	return path
 }
 
 // read reads the recipe, or with --resume alone that of the run.
@@ -98,8 +98,11 @@ func (c *trainFlags) read() (*train.Recipe, string, error) {
 		dir = filepath.Join("runs", strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)))
 	}
 	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", fmt.Errorf("%s: no such recipe", path)
+	}
 	if err != nil {
-		return nil, "", err
+		return nil, "", fmt.Errorf("recipe: %w", err)
 	}
 	sets := c.Set
 	if c.Seed != nil {
