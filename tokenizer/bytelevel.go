@@ -48,14 +48,21 @@ func toByteAlphabet(s string) string {
 // fromByteAlphabet is the inverse of toByteAlphabet. It is false if a character
 // of s is not in the alphabet.
 func fromByteAlphabet(s string) (string, bool) {
-	out := make([]byte, 0, len(s))
+	b, ok := appendFromByteAlphabet(make([]byte, 0, len(s)), s)
+	return string(b), ok
+}
+
+// appendFromByteAlphabet appends the bytes that s spells to dst. If a character
+// of s is not in the alphabet it is false and dst stays as it was.
+func appendFromByteAlphabet(dst []byte, s string) ([]byte, bool) {
+	n := len(dst)
 	for _, r := range s {
 		if r >= byteAlphabetEnd || runeByte[r] < 0 {
-			return "", false
+			return dst[:n], false
 		}
-		out = append(out, byte(runeByte[r]))
+		dst = append(dst, byte(runeByte[r]))
 	}
-	return string(out), true
+	return dst, true
 }
 
 // lossyUTF8 appends b to out with each longest invalid part of a character

@@ -56,10 +56,9 @@ func (d *byteLevelDecoding) push(text string, end bool, out func(string, bool)) 
 	if !ok {
 		return
 	}
-	if b, ok := fromByteAlphabet(token); ok {
-		token = b
+	if d.bytes, ok = appendFromByteAlphabet(d.bytes, token); !ok {
+		d.bytes = append(d.bytes, token...)
 	}
-	d.bytes = append(d.bytes, token...)
 	d.text.Reset()
 	n := lossyUTF8(&d.text, d.bytes, false)
 	d.bytes = d.bytes[:copy(d.bytes, d.bytes[n:])]

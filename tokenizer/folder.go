@@ -51,12 +51,11 @@ type Config struct {
 // folderFiles is a folder as it was read, so that what was not changed is
 // written as it was.
 type folderFiles struct {
-	config                 Config
-	tokens                 int // size of the vocabulary
-	configDoc, mapDoc      *object
-	configBytes, mapBytes  []byte
-	templatesInConfigFile  bool
-	templateFromConfigFile bool
+	config                Config
+	tokens                int // size of the vocabulary
+	configDoc, mapDoc     *object
+	configBytes, mapBytes []byte
+	configTemplates       map[string]string // those of tokenizer_config.json, by name
 }
 
 // tokenNames are the members of both files that name a token, and where they
@@ -114,11 +113,10 @@ func LoadFolder(dir string) (*Tokenizer, error) {
 			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, specialMapFile), err)
 		}
 	}
-	f.templatesInConfigFile = c.ChatTemplate != "" || len(c.ChatTemplates) > 0
+	f.configTemplates = maps.Clone(c.ChatTemplates)
 	if err := c.readTemplateFiles(dir); err != nil {
 		return nil, err
 	}
-	f.templateFromConfigFile = c.ChatTemplateSource == configFile
 	f.config, f.tokens = c.clone(), t.Size()
 	t.folder = f
 	return t, nil
@@ -327,12 +325,13 @@ func (t *Tokenizer) templatesChanged() bool {
 // that are no more: left there they would count.
 func (t *Tokenizer) saveTemplates(dir string) error {
 	files := map[string]string{}
-	if t.templatesChanged() || !t.folder.templatesInConfigFile {
-		for name, text := range t.config.ChatTemplates {
+	changed := t.templatesChanged()
+	for name, text := range t.config.ChatTemplates {
+		if changed || t.folder.configTemplates[name] != text {
 			files[filepath.Join(templatesFolder, name+".jinja")] = text
 		}
 	}
-	if t.config.ChatTemplate != "" && (t.templatesChanged() || !t.folder.templateFromConfigFile) {
+	if t.config.ChatTemplate != "" && (changed || t.folder.config.ChatTemplateSource != configFile) {
 		files[templateFile] = t.config.ChatTemplate
 	}
 	old, err := filepath.Glob(filepath.Join(dir, templatesFolder, "*.jinja"))
@@ -456,7 +455,7 @@ func (t *Tokenizer) extraSpecial() []string {
 func (t *Tokenizer) addedDecoder(raw []byte) []byte {
 	o := newObject()
 	// It was well-formed when it was read.
-	_ = eachMember(raw, func(key string, value []byte) error {
+	_ = eachMember(raw, "added_tokens_decoder", func(key string, value []byte) error {
 		o.setRaw(key, value)
 		return nil
 	})

@@ -86,11 +86,12 @@ func valueEnd(raw []byte) int {
 	return len(raw)
 }
 
-// eachElement calls f for the elements of an array.
-func eachElement(raw []byte, f func(i int, value []byte) error) error {
+// eachElement calls f for the elements of an array. Its own error is that raw is
+// none, and begins with at.
+func eachElement(raw []byte, at string, f func(i int, value []byte) error) error {
 	raw = trimSpace(raw)
 	if len(raw) == 0 || raw[0] != '[' {
-		return fmt.Errorf("is of type %s, expected array", kindOf(raw))
+		return fmt.Errorf("%s: is of type %s, expected array", at, kindOf(raw))
 	}
 	raw = trimSpace(raw[1:])
 	for i := 0; len(raw) > 0 && raw[0] != ']'; i++ {
@@ -105,11 +106,12 @@ func eachElement(raw []byte, f func(i int, value []byte) error) error {
 	return nil
 }
 
-// eachMember calls f for the members of an object, in their order.
-func eachMember(raw []byte, f func(key string, value []byte) error) error {
+// eachMember calls f for the members of an object, in their order. Its own error
+// is that raw is none, and begins with at.
+func eachMember(raw []byte, at string, f func(key string, value []byte) error) error {
 	raw = trimSpace(raw)
 	if len(raw) == 0 || raw[0] != '{' {
-		return fmt.Errorf("is of type %s, expected object", kindOf(raw))
+		return fmt.Errorf("%s: is of type %s, expected object", at, kindOf(raw))
 	}
 	raw = trimSpace(raw[1:])
 	for len(raw) > 0 && raw[0] != '}' {
@@ -158,7 +160,7 @@ func parseObject(data []byte) (*object, error) {
 		return nil, err
 	}
 	o := newObject()
-	err := eachMember(data, func(key string, value []byte) error {
+	err := eachMember(data, "the file", func(key string, value []byte) error {
 		if _, ok := o.values[key]; ok {
 			return fmt.Errorf("%q occurs twice", clip(key))
 		}
@@ -166,7 +168,7 @@ func parseObject(data []byte) (*object, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("the file %w", err)
+		return nil, err
 	}
 	return o, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -21,7 +22,7 @@ const (
 	// below 2^20, and tables are as long as the highest id.
 	maxID = 1<<24 - 1
 	// maxNesting is how deep Sequences may be nested.
-	maxNesting = 32
+	maxNesting = 8
 )
 
 // Load reads a tokenizer.json file. Errors name the file and the field; those
@@ -146,29 +147,22 @@ func readSequence(raw []byte, at, field string, depth int, read func(raw []byte,
 		return fmt.Errorf("%s: Sequences nest more than %d deep", at, maxNesting)
 	}
 	var list json.RawMessage
-	err := eachMember(raw, func(key string, value []byte) error {
+	err := eachMember(raw, at, func(key string, value []byte) error {
 		if key == field {
 			list = value
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("%s %w", at, err)
+		return err
 	}
 	at += "." + field
 	if isNull(list) {
 		return fmt.Errorf("%s: missing", at)
 	}
-	// Errors of the list itself get the field's name, those of read have one.
-	var inner error
-	err = eachElement(list, func(i int, value []byte) error {
-		inner = read(value, fmt.Sprintf("%s[%d]", at, i))
-		return inner
+	return eachElement(list, at, func(i int, value []byte) error {
+		return read(value, fmt.Sprintf("%s[%d]", at, i))
 	})
-	if inner != nil || err == nil {
-		return inner
-	}
-	return fmt.Errorf("%s %w", at, err)
 }
 
 // readPattern reads {"String": s} or {"Regex": s}.
@@ -519,9 +513,9 @@ func readVocab(raw []byte) (vocabulary, error) {
 	n := strings.Count(string(raw[:min(len(raw), 1<<16)]), ":") // a first guess at the size
 	v.ids = make(map[string]int32, n*len(raw)/(min(len(raw), 1<<16)+1))
 	highest := int32(-1)
-	err := eachMember(raw, func(key string, value []byte) error {
-		var id int64
-		if err := json.Unmarshal(value, &id); err != nil {
+	err := eachMember(raw, at, func(key string, value []byte) error {
+		id, err := strconv.ParseInt(string(value), 10, 64)
+		if err != nil {
 			return fmt.Errorf("%s[%q]: %s is not an id", at, clip(key), clip(string(value)))
 		}
 		if id < 0 || id > maxID {
@@ -558,47 +552,43 @@ func readMerges(raw []byte) ([][2]string, error) {
 		return nil, fmt.Errorf("%s: missing", at)
 	}
 	var list [][2]string
-	var inner error
-	err := eachElement(raw, func(i int, value []byte) error {
-		var pair [2]string
-		pair, inner = readMerge(value)
-		if inner != nil {
-			inner = fmt.Errorf("%s[%d]: %w", at, i, inner)
+	err := eachElement(raw, at, func(i int, value []byte) error {
+		pair, err := readMerge(value)
+		if err != nil {
+			return fmt.Errorf("%s[%d]: %w", at, i, err)
 		}
 		list = append(list, pair)
-		return inner
+		return nil
 	})
-	if inner != nil || err == nil {
-		return list, inner
-	}
-	return nil, fmt.Errorf("%s %w", at, err)
+	return list, err
 }
 
 func readMerge(raw []byte) (pair [2]string, err error) {
-	if kindOf(raw) == "string" {
+	switch kind := kindOf(raw); kind {
+	case "string":
 		s, err := stringValue(raw)
-		if err != nil {
-			return pair, err
-		}
 		left, right, ok := strings.Cut(s, " ")
-		if !ok || strings.Contains(right, " ") {
-			return pair, fmt.Errorf("%q is not two tokens with a space between", clip(s))
+		if err == nil && (!ok || strings.Contains(right, " ")) {
+			err = fmt.Errorf("%q is not two tokens with a space between", clip(s))
 		}
-		return [2]string{left, right}, nil
-	}
-	n := 0
-	err = eachElement(raw, func(i int, value []byte) error {
-		s, err := stringValue(value)
-		if i < 2 {
-			pair[i] = s
+		return [2]string{left, right}, err
+	case "array":
+		n := 0
+		err = eachElement(raw, "", func(i int, value []byte) error {
+			n++
+			s, err := stringValue(value)
+			if i < 2 {
+				pair[i] = s
+			}
+			return err
+		})
+		if err == nil && n != 2 {
+			err = fmt.Errorf("has %d tokens, expected 2", n)
 		}
-		n++
-		return err
-	})
-	if err == nil && n != 2 {
-		err = fmt.Errorf("has %d tokens, expected 2", n)
+		return pair, err
+	default:
+		return pair, fmt.Errorf("is of type %s, expected string or array", kind)
 	}
-	return pair, err
 }
 
 // addedTokenJSON is one entry of added_tokens, in the order of its fields.
