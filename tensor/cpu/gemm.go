@@ -292,7 +292,7 @@ const (
 type gemmJob struct {
 	product
 	phase  int
-	packed floats // slivers of A
+	packed packed // slivers of A
 	kc     int
 	// The step in progress: rows [i0, i1), [p0, p1) of k; A packed or not.
 	i0, i1, p0, p1 int
@@ -396,7 +396,7 @@ func (g *gemmJob) packTask(task int) {
 
 // packedBlock is where the sliver that starts at row i lies for block [p, p1) of k.
 func (g *gemmJob) packedBlock(p, p1, i int) unsafe.Pointer {
-	return unsafe.Pointer(&g.packed[:cap(g.packed)][(p-g.p0)*(g.i1-g.i0)+(i-g.i0)*roundUp(p1-p, g.ku)])
+	return unsafe.Pointer(&g.packed.mem[(p-g.p0)*(g.i1-g.i0)+(i-g.i0)*roundUp(p1-p, g.ku)])
 }
 
 func (g *gemmJob) multiplyTask(ws *workspace, task int) {

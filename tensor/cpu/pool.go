@@ -34,8 +34,8 @@ type job interface {
 
 // A workspace is the private memory of one worker, for the length of one task.
 type workspace struct {
-	b    floats // packed panels of B (gemm.go)
-	a    floats // packed slivers of A, for sgemmSerial
+	b    packed // panels of B (gemm.go)
+	a    floats // a sliver of A, for sgemmSerial
 	edge floats // a tile of C at the edge of the matrix
 	user []floats
 	next *workspace // list of spare workspaces
@@ -239,6 +239,7 @@ func (p *pool) work(w *poolWorker, seen uint64) {
 		s := p.state.Load()
 		for s&^(poolEpoch-1) == seen {
 			if w.quit.Load() {
+				w.ws.b.free()
 				return
 			}
 			if !spin.once() {
