@@ -18,10 +18,11 @@ type bpe struct {
 	merges mergeTable
 
 	byteMode   bool
-	byteSymbol [256]int32     // in byte mode: token of each byte, -1 if it has none
-	runeSymbol map[rune]int32 // otherwise: tokens of one character
-	prefix     string         // continuing_subword_prefix
-	suffix     string         // end_of_word_suffix
+	byteSymbol [256]int32           // in byte mode: token of each byte, -1 if it has none
+	asciiToken [utf8.RuneSelf]int32 // otherwise: tokens of one character, -1 if there is none
+	runeToken  map[rune]int32       // those beyond ASCII
+	prefix     string               // continuing_subword_prefix
+	suffix     string               // end_of_word_suffix
 
 	unk          int32 // unk_token, or -1
 	fuseUnk      bool  // neighbouring unknown characters are one token
@@ -67,12 +68,7 @@ func newBPE(v vocabulary, merges [][2]string, o bpeOptions) (*bpe, error) {
 		m.fallback[b] = m.lookup(fmt.Sprintf("<0x%02X>", b))
 	}
 	if !m.byteMode {
-		m.runeSymbol = map[rune]int32{}
-		for id, s := range v.tokens {
-			if r, n := utf8.DecodeRuneInString(s); n > 0 && n == len(s) && v.has(int32(id)) {
-				m.runeSymbol[r] = int32(id)
-			}
-		}
+		m.setRuneTokens()
 	}
 	if o.ignoreMerges {
 		m.setWholeWords()
@@ -81,6 +77,18 @@ func newBPE(v vocabulary, merges [][2]string, o bpeOptions) (*bpe, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+func (m *bpe) setRuneTokens() {
+	for c := range m.asciiToken {
+		m.asciiToken[c] = m.lookup(string(rune(c)))
+	}
+	m.runeToken = map[rune]int32{}
+	for id, s := range m.tokens {
+		if r, n := utf8.DecodeRuneInString(s); n > 1 && n == len(s) {
+			m.runeToken[r] = int32(id)
+		}
+	}
 }
 
 func (m *bpe) setWholeWords() {
@@ -180,7 +188,7 @@ func (m *bpe) encodeWord(out *sink, p piece) {
 		return
 	}
 	slot := m.cache.slot(p.text)
-	if e := slot.Load(); e != nil && e.text == p.text {
+	if e := m.cache.get(slot, p.text); e != nil {
 		emit(out, m, p, e.ids, e.ends)
 		return
 	}
@@ -246,7 +254,10 @@ func (m *bpe) split(w *symbols, s string) {
 func (m *bpe) symbol(s string, i, n int, r rune) (int32, string) {
 	spelled := s[i : i+n]
 	if m.prefix == "" && m.suffix == "" {
-		if id, ok := m.runeSymbol[r]; ok {
+		if r < utf8.RuneSelf {
+			return m.asciiToken[r], spelled
+		}
+		if id, ok := m.runeToken[r]; ok {
 			return id, spelled
 		}
 		return -1, spelled

@@ -9,14 +9,14 @@ import (
 // Natural text repeats its words, so that most are found here already encoded.
 
 const (
-	cacheSlots    = 1 << 15
+	cacheSlots    = 1 << 16
 	maxCachedWord = 64 // bytes; longer words seldom come again
 )
 
-// wordCache keeps the encodings of words seen lately. A word has one slot, by
-// its hash, and takes it over from the word before: memory is bounded, and
-// neither readers nor writers ever wait. The hash is seeded, so that nobody can
-// make up words that collide.
+// wordCache keeps the encodings of words seen lately. A word has two slots that
+// lie side by side, by its hash; a new word takes over the first and moves what
+// was there to the second. So memory is bounded, and neither readers nor writers
+// ever wait. The hash is seeded, so that nobody can make up words that collide.
 type wordCache struct {
 	seed  maphash.Seed
 	slots [cacheSlots]atomic.Pointer[cachedWord]
@@ -31,12 +31,24 @@ type cachedWord struct {
 
 func newWordCache() *wordCache { return &wordCache{seed: maphash.MakeSeed()} }
 
-func (c *wordCache) slot(text string) *atomic.Pointer[cachedWord] {
-	return &c.slots[maphash.String(c.seed, text)%cacheSlots]
+// slot returns the first slot of a word; the second is slot^1.
+func (c *wordCache) slot(text string) uint64 {
+	return maphash.String(c.seed, text) % cacheSlots
+}
+
+// get returns what is known of a word, or nil.
+func (c *wordCache) get(slot uint64, text string) *cachedWord {
+	if e := c.slots[slot].Load(); e != nil && e.text == text {
+		return e
+	}
+	if e := c.slots[slot^1].Load(); e != nil && e.text == text {
+		return e
+	}
+	return nil
 }
 
 // put remembers what a word, at most maxCachedWord bytes long, was encoded to.
-func (c *wordCache) put(slot *atomic.Pointer[cachedWord], text string, w *symbols) {
+func (c *wordCache) put(slot uint64, text string, w *symbols) {
 	e := &cachedWord{
 		text: strings.Clone(text), // or it would keep the whole document
 		ids:  append(make([]int32, 0, len(w.ids)), w.ids...),
@@ -45,5 +57,7 @@ func (c *wordCache) put(slot *atomic.Pointer[cachedWord], text string, w *symbol
 	for i, end := range w.ends {
 		e.ends[i] = uint8(end)
 	}
-	slot.Store(e)
+	if old := c.slots[slot].Swap(e); old != nil {
+		c.slots[slot^1].Store(old)
+	}
 }

@@ -185,6 +185,15 @@ func (o *object) set(key string, v any) {
 	o.setRaw(key, marshal(v, "  "))
 }
 
+// setText stores a value given as JSON text, indented.
+func (o *object) setText(key, text string) {
+	var b bytes.Buffer
+	if err := json.Indent(&b, []byte(text), "  ", "  "); err != nil {
+		panic("tokenizer: " + err.Error()) // text is written in this package
+	}
+	o.setRaw(key, b.Bytes())
+}
+
 // remove takes a member out.
 func (o *object) remove(key string) {
 	if _, ok := o.values[key]; !ok {

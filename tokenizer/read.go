@@ -436,42 +436,46 @@ func readDecoders(list []decoder, raw []byte, at string, depth int) ([]decoder, 
 }
 
 // readModel reads the model. Old files leave its type out; what has merges is
-// BPE then.
+// BPE then. Most of a file is here, so that each field is decoded by itself:
+// decoding into a struct would go over all of it several times.
 func (t *Tokenizer) readModel(raw []byte) error {
-	kind, err := readType(raw, "model")
+	fields := map[string][]byte{}
+	err := eachMember(raw, "model", func(key string, value []byte) error {
+		fields[key] = value
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	var c struct {
-		Vocab        json.RawMessage `json:"vocab"`
-		Merges       json.RawMessage `json:"merges"`
-		Unk          *string         `json:"unk_token"`
-		Prefix       *string         `json:"continuing_subword_prefix"`
-		Suffix       *string         `json:"end_of_word_suffix"`
-		FuseUnk      bool            `json:"fuse_unk"`
-		ByteFallback bool            `json:"byte_fallback"`
-		IgnoreMerges bool            `json:"ignore_merges"`
+	var kind string
+	var o bpeOptions
+	for _, f := range []struct {
+		key string
+		to  any
+	}{
+		{"type", &kind}, {"unk_token", &o.unk}, {"continuing_subword_prefix", &o.prefix}, {"end_of_word_suffix", &o.suffix},
+		{"fuse_unk", &o.fuseUnk}, {"byte_fallback", &o.byteFallback}, {"ignore_merges", &o.ignoreMerges},
+	} {
+		if isNull(fields[f.key]) {
+			continue
+		}
+		if err := decodeField(fields[f.key], "model."+f.key, f.to); err != nil {
+			return err
+		}
+		if f.key == "type" && kind != "BPE" {
+			return unsupported("model", kind) // other models' fields mean other things
+		}
 	}
-	if kind != "BPE" && kind != "" {
+	if kind == "" && isNull(fields["merges"]) {
 		return unsupported("model", kind)
 	}
-	if err := decodeField(raw, "model", &c); err != nil {
-		return err
-	}
-	if kind == "" && isNull(c.Merges) {
-		return unsupported("model", kind)
-	}
-	vocab, err := readVocab(c.Vocab)
+	vocab, err := readVocab(fields["vocab"])
 	if err != nil {
 		return err
 	}
-	merges, err := readMerges(c.Merges)
+	merges, err := readMerges(fields["merges"])
 	if err != nil {
 		return err
-	}
-	o := bpeOptions{
-		unk: deref(c.Unk), prefix: deref(c.Prefix), suffix: deref(c.Suffix),
-		fuseUnk: c.FuseUnk, byteFallback: c.ByteFallback, ignoreMerges: c.IgnoreMerges,
 	}
 	if n := len(t.pre); n > 0 {
 		_, o.endsInBytes = t.pre[n-1].(bytesPreTokenizer)
@@ -485,13 +489,6 @@ func (t *Tokenizer) readModel(raw []byte) error {
 	}
 	t.model = m
 	return nil
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }
 
 // checkID refuses ids that no vocabulary of n entries has. Files with gaps

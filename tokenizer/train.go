@@ -154,17 +154,17 @@ func (o *TrainOptions) tokenizer(tr *trainer) (*Tokenizer, error) {
 // json writes the tokenizer.json.
 func (o *TrainOptions) json(tr *trainer) []byte {
 	doc := newObject()
-	doc.setRaw("version", []byte(`"1.0"`))
-	doc.setRaw("truncation", []byte("null"))
-	doc.setRaw("padding", []byte("null"))
+	doc.setText("version", `"1.0"`)
+	doc.setText("truncation", "null")
+	doc.setText("padding", "null")
 	added := make([]addedTokenJSON, tr.special)
 	for i := range added {
 		id := int64(i)
 		added[i] = addedTokenJSON{ID: &id, Content: tr.tokens[i], Special: true}
 	}
 	doc.set("added_tokens", added)
-	doc.setRaw("normalizer", o.normalizerJSON())
-	doc.setRaw("pre_tokenizer", []byte(trainPatterns[o.Pattern]))
+	doc.setText("normalizer", o.normalizerJSON())
+	doc.setText("pre_tokenizer", trainPatterns[o.Pattern])
 	post := "null"
 	if o.AddBOS {
 		bos := string(marshal(o.BOS, ""))
@@ -174,13 +174,13 @@ func (o *TrainOptions) json(tr *trainer) []byte {
 		post = fmt.Sprintf(`{"type":"TemplateProcessing","single":[%s],"pair":[%s,%s],"special_tokens":{%s:{"id":%s,"ids":[%d],"tokens":[%s]}}}`,
 			text("A", 0), text("A", 0), text("B", 1), bos, bos, slices.Index(tr.tokens, o.BOS), bos)
 	}
-	doc.setRaw("post_processor", []byte(post))
-	doc.setRaw("decoder", []byte(`{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}`))
+	doc.setText("post_processor", post)
+	doc.setText("decoder", `{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}`)
 	doc.setRaw("model", modelJSON(tr.tokens, tr.merges))
 	return doc.bytes()
 }
 
-func (o *TrainOptions) normalizerJSON() []byte {
+func (o *TrainOptions) normalizerJSON() string {
 	var list []string
 	if o.NFC {
 		list = append(list, `{"type":"NFC"}`)
@@ -190,11 +190,11 @@ func (o *TrainOptions) normalizerJSON() []byte {
 	}
 	switch len(list) {
 	case 0:
-		return []byte("null")
+		return "null"
 	case 1:
-		return []byte(list[0])
+		return list[0]
 	}
-	return []byte(`{"type":"Sequence","normalizers":[` + strings.Join(list, ",") + `]}`)
+	return `{"type":"Sequence","normalizers":[` + strings.Join(list, ",") + `]}`
 }
 
 // modelJSON writes a byte-level BPE model, tokens by id, merges by rank.
