@@ -62,6 +62,7 @@ func testRMSNormBackward(s *suite) {
 				}
 				rmsNormBackwardTrial(s, l, t, h, "no DSum", true, false)
 				rmsNormBackwardTrial(s, l, t, h, "DSum", true, true)
+				rmsNormBackwardTrial(s, l, t, h, "no DX", false, true)
 			}
 		}
 	}
@@ -88,7 +89,7 @@ func rmsNormBackwardTrial(s *suite, l layout, t, h int, residual string, accumul
 		dx = dsum
 	}
 	switch {
-	case dx != nil:
+	case dx != nil, residual == "no DX":
 	case accumulate:
 		dx = tr.random("DX", t, h).out()
 	default:

@@ -91,7 +91,10 @@ func rmsNormBackward(a tensor.RMSNormBackward) {
 	j := normGradJobs.take()
 	n, cols := a.S.Rows(), a.S.Cols()
 	j.n, j.cols, j.accumulate = n, cols, a.Accumulate
-	j.dx, j.dy = rowsOf("RMSNormBackward's DX", a.DX, n, cols), rowsOf("RMSNormBackward's DY", a.DY, n, cols)
+	if !a.DX.IsZero() {
+		j.dx = rowsOf("RMSNormBackward's DX", a.DX, n, cols)
+	}
+	j.dy = rowsOf("RMSNormBackward's DY", a.DY, n, cols)
 	j.s = rowsOf("RMSNormBackward's S", a.S, n, cols)
 	j.w, j.rstd = vectorOf("RMSNormBackward's W", a.W, cols), vectorOf("RMSNormBackward's RStd", a.RStd, n)
 	if !a.DSum.IsZero() {
@@ -137,15 +140,20 @@ func (j *normGradJob) run(_ *workspace, task int) {
 	}
 }
 
-// row computes dx of one token and adds its share of dw to part, if not nil.
+// row computes dx of one token, where that is wanted, and adds its share of dw to
+// part, if not nil.
 func (j *normGradJob) row(t int, part []float32) {
-	dx, dy, s, r := j.dx.row(t, j.cols), j.dy.row(t, j.cols), j.s.row(t, j.cols), j.rstd[t]
+	dy, s, r := j.dy.row(t, j.cols), j.s.row(t, j.cols), j.rstd[t]
 	var dot float32
 	if part != nil {
 		dot = vecNormDotWeight(part, dy, s, j.w, r)
 	} else {
 		dot = vecNormDot(dy, s, j.w)
 	}
+	if j.dx.data == nil {
+		return
+	}
+	dx := j.dx.row(t, j.cols)
 	k := float32(float64(r) * float64(r) * float64(r) * float64(dot) / float64(j.cols))
 	if j.dsum.data == nil && !j.accumulate {
 		vecNormGrad(dx, dy, s, j.w, r, k)

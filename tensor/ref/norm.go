@@ -52,7 +52,10 @@ func rmsNorm(a tensor.RMSNorm) {
 func rmsNormBackward(a tensor.RMSNormBackward) {
 	rows, h := a.S.Rows(), a.S.Cols()
 	s := matrixOf("RMSNormBackward's S", a.S, rows, h)
-	dx := matrixOf("RMSNormBackward's DX", a.DX, rows, h)
+	var dx matrix
+	if !a.DX.IsZero() {
+		dx = matrixOf("RMSNormBackward's DX", a.DX, rows, h)
+	}
 	dy := matrixOf("RMSNormBackward's DY", a.DY, rows, h)
 	w := vectorOf("RMSNormBackward's W", a.W, h)
 	rstd := vectorOf("RMSNormBackward's RStd", a.RStd, rows)
@@ -73,6 +76,9 @@ func rmsNormBackward(a tensor.RMSNormBackward) {
 			if dw != nil {
 				dw[j] += dy.row(t)[j] * n
 			}
+		}
+		if a.DX.IsZero() {
+			continue
 		}
 		for j := range h {
 			n := s.row(t)[j] * r
