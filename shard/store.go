@@ -150,9 +150,9 @@ func (s *Store) Update(step tensor.Tensor, o optim.AdamW) {
 		for _, r := range c.runs {
 			n := r.to - r.from
 			a := tensor.AdamW{Param: c.value.Slice(r.from, n), Grad: c.grad.Slice(r.from, n), M: c.m.Slice(r.from, n),
-				V: c.v.Slice(r.from, n), Step: step, Beta1: float32(o.Beta1), Beta2: float32(o.Beta2), Eps: float32(o.Eps)}
+				V: c.v.Slice(r.from, n), Step: step, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps}
 			if r.decay {
-				a.WeightDecay = float32(o.WeightDecay)
+				a.WeightDecay = o.WeightDecay
 			}
 			s.dev.Ops().AdamW(a)
 		}

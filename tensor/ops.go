@@ -224,8 +224,8 @@ type ClipFactor struct {
 type AdamW struct {
 	Param, Grad, M, V Tensor
 	Step              Tensor
-	Beta1, Beta2      float32
-	Eps, WeightDecay  float32
+	Beta1, Beta2      float64
+	Eps, WeightDecay  float64
 }
 
 // Sample draws IDs [n] I32 from Logits [n, V] and sets LogProbs [n] to the

@@ -88,7 +88,7 @@ func testAdamW(s *suite) {
 	cases := []struct {
 		name                      string
 		clip, skip                float64
-		beta1, beta2, eps, decay  float32
+		beta1, beta2, eps, decay  float64
 		zeroGradients, zeroMoment bool
 	}{
 		{name: "plain", clip: 1, beta1: 0.9, beta2: 0.95, eps: 1e-8, decay: 0.1},

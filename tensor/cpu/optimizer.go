@@ -52,11 +52,11 @@ func adamW(a tensor.AdamW) {
 	j.p, j.g = vectorOf("AdamW's Param", a.Param, n), vectorOf("AdamW's Grad", a.Grad, n)
 	j.m, j.v = vectorOf("AdamW's M", a.M, n), vectorOf("AdamW's V", a.V, n)
 	lr := step[tensor.StepLR]
-	j.clip, j.decay = float32(step[tensor.StepClip]), float32(lr*float64(a.WeightDecay))
-	j.beta1, j.rest1 = a.Beta1, float32(1-float64(a.Beta1))
-	j.beta2, j.rest2 = a.Beta2, float32(1-float64(a.Beta2))
+	j.clip, j.decay = float32(step[tensor.StepClip]), float32(lr*a.WeightDecay)
+	j.beta1, j.rest1 = float32(a.Beta1), float32(1-a.Beta1)
+	j.beta2, j.rest2 = float32(a.Beta2), float32(1-a.Beta2)
 	j.rate, j.root = float32(lr/step[tensor.StepBias1]), float32(1/math.Sqrt(step[tensor.StepBias2]))
-	j.eps = a.Eps
+	j.eps = float32(a.Eps)
 	if step[tensor.StepSkip] == 0 {
 		parallel(tasksOf(n, lightGrain), j)
 	}

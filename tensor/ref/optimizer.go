@@ -63,13 +63,13 @@ func adamW(a tensor.AdamW) {
 		return
 	}
 	lr, bias1, bias2 := step[tensor.StepLR], step[tensor.StepBias1], step[tensor.StepBias2]
-	beta1, beta2 := float64(a.Beta1), float64(a.Beta2)
+	beta1, beta2 := a.Beta1, a.Beta2
 	for i := range n {
 		g := grad[i] * step[tensor.StepClip]
-		p[i] -= lr * float64(a.WeightDecay) * p[i]
+		p[i] -= lr * a.WeightDecay * p[i]
 		m[i] = beta1*m[i] + (1-beta1)*g
 		v[i] = beta2*v[i] + (1-beta2)*g*g
-		p[i] -= lr * (m[i] / bias1) / (math.Sqrt(v[i]/bias2) + float64(a.Eps))
+		p[i] -= lr * (m[i] / bias1) / (math.Sqrt(v[i]/bias2) + a.Eps)
 	}
 }
 
