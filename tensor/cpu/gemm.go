@@ -13,7 +13,8 @@ import (
 // elements in registers and runs along k over a packed sliver of A (mr rows) and
 // a packed panel of B (nr columns). k is cut into blocks of at most kcMax, so that a
 // sliver stays in the first-level cache and a worker's block of B in the second.
-// A is packed once for all workers; each task packs its own columns of B.
+// A is packed once for all workers where B has many columns, else by each task;
+// each task packs its own columns of B.
 //
 //	                n
 //	            ┌──┬──┬──┐ B, packed by a task: panels of nr columns
@@ -23,7 +24,7 @@ import (
 //	   ┌──────┐ ┌──┬──┬──┐
 //	 m │  mr  │ │  │▓▓│  │ C
 //	   └──────┘ └──┴──┴──┘
-//	 A, packed by all: slivers of mr rows
+//	 A, packed: slivers of mr rows
 //
 // With few rows (or few columns) of a product x·Wᵀ, as in generation, packing W
 // would cost more than the product: dot kernels stream W once as it lies.
@@ -338,13 +339,18 @@ func (g *gemmJob) run(ws *workspace, task int) {
 	}
 }
 
-// parallelBlocks goes over the product in steps whose part of A fits into
-// packedMax: first all pack A, then all multiply.
+// parallelBlocks multiplies in parallel. Where A is packed in common, it goes
+// over the product in steps whose part of A fits into packedMax.
 func (g *gemmJob) parallelBlocks() {
 	g.kc = g.blockK()
-	g.packA = g.n > 2*g.nr
-	mStep := min(g.m, packedMax/g.kc/g.mr*g.mr)
-	kStep := max(packedMax/(mStep*g.kc), 1) * g.kc
+	// A sliver that few tasks use they may as well pack for themselves, and have it
+	// in the first-level cache; from transposed A that is dearer.
+	g.packA = g.n > 2*g.ncMax || g.transA && g.n > g.ncMax
+	mStep, kStep := g.m, g.k
+	if g.packA {
+		mStep = min(g.m, packedMax/g.kc/g.mr*g.mr)
+		kStep = max(packedMax/(mStep*g.kc), 1) * g.kc
+	}
 	for g.i0 = 0; g.i0 < g.m; g.i0 = g.i1 {
 		g.i1 = min(g.i0+mStep, g.m)
 		colTasks, rowTasks := g.split(g.i1 - g.i0)
@@ -361,20 +367,25 @@ func (g *gemmJob) parallelBlocks() {
 	}
 }
 
-// split cuts rows rows of C into tasks: by columns, since every task packs its
-// columns of B, and by rows too where the columns alone are too few to be shared
-// evenly. The cut decides nothing but who computes what.
+// split cuts rows rows of C into tasks. The cut decides nothing but who
+// computes what. A task packs its columns of B, and without packA its rows of A
+// as well: then tasks are few and tall. Otherwise they are cut by columns, and
+// by rows too where the columns alone cannot be shared evenly.
 func (g *gemmJob) split(rows int) (colTasks, rowTasks int) {
 	threads := Threads()
 	panels := (g.n + g.nr - 1) / g.nr
-	colTasks = (g.n + g.ncMax - 1) / g.ncMax
-	if threads > 1 {
+	colTasks, rowTasks = (g.n+g.ncMax-1)/g.ncMax, 1
+	switch {
+	case threads == 1:
+	case !g.packA:
+		rowTasks = max(rows/384/threads*threads, (threads+colTasks-1)/colTasks)
+	default:
 		colTasks = max(colTasks, min(4*threads, g.n/128))
+		if even := panels%colTasks == 0 && colTasks%threads == 0; !even && colTasks < 8*threads {
+			rowTasks = (8*threads + colTasks - 1) / colTasks
+		}
 	}
-	rowTasks = 1
-	if even := panels%colTasks == 0 && colTasks%threads == 0; !even && threads > 1 && colTasks < 8*threads {
-		rowTasks = max(1, min((8*threads+colTasks-1)/colTasks, rows/(8*g.mr)))
-	}
+	rowTasks = max(1, min(rowTasks, rows/(4*g.mr)))
 	g.taskCols = (panels + colTasks - 1) / colTasks * g.nr
 	g.taskRows = roundUp((rows+rowTasks-1)/rowTasks, g.mr)
 	g.colTasks = (g.n + g.taskCols - 1) / g.taskCols
