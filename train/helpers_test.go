@@ -207,7 +207,7 @@ func makeFixture() (string, error) {
 		return dir, err
 	}
 	return dir, errors.Join(tok.SaveFolder(filepath.Join(dir, "tok")),
-		writeChats(filepath.Join(dir, "chats.jsonl"), sentences(1, 60, 2, 9)),
+		writeChats(filepath.Join(dir, "chats.jsonl"), sentences(1, 60, 2, 8)),
 		writeChats(filepath.Join(dir, "more.jsonl"), sentences(2, 25, 2, 6)),
 		writeChats(filepath.Join(dir, "eval.jsonl"), sentences(3, 7, 5, 6)),
 		os.WriteFile(filepath.Join(dir, "text.txt"), []byte(text), 0o666))
