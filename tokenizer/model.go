@@ -2,7 +2,7 @@ package tokenizer
 
 // A model turns words into token ids: the `model` of tokenizer.json. A kind of
 // model is one implementation of this interface and one case of
-// reader.model (read.go).
+// Tokenizer.readModel (readmodel.go).
 type model interface {
 	// encode appends the tokens of a piece to out.
 	encode(out *sink, p piece)

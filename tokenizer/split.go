@@ -1,7 +1,5 @@
 package tokenizer
 
-import "unicode/utf8"
-
 // Splitters for the pre-tokenization patterns that most models use, written by
 // hand: they run several times faster than a regular expression, and take time
 // linear in the text whatever it holds. Each is chosen by the exact spelling of
@@ -169,13 +167,4 @@ func lower(c byte) byte {
 		c += 'a' - 'A'
 	}
 	return c
-}
-
-// runeLen returns the length of the character that begins at s[i].
-func runeLen(s string, i int) int {
-	if s[i] < utf8.RuneSelf {
-		return 1
-	}
-	_, n := utf8.DecodeRuneInString(s[i:])
-	return n
 }
