@@ -16,6 +16,7 @@ type Dataset struct {
 
 	store   store
 	files   []string
+	specs   []Source
 	sources []string   // names; those of separate evaluation sources last
 	weights []float64  // by source; all 0 where rows count alike
 	train   [][]uint32 // sequences by source
@@ -246,7 +247,7 @@ func (b *builder) take(p *pipeline, src int, o outcome) error {
 
 // finish parts the sequences into those trained on and those held out.
 func (b *builder) finish(p *pipeline) (*Dataset, error) {
-	d := &Dataset{Stats: p.stats, store: b.store, files: p.files}
+	d := &Dataset{Stats: p.stats, store: b.store, files: p.files, specs: p.sources}
 	held, err := heldOut(b.rows, p.opt.Eval)
 	if err != nil {
 		return nil, err

@@ -419,3 +419,36 @@ func TestReadRows(t *testing.T) {
 		t.Errorf("%d rows, stats %+v", len(rows), st.Total)
 	}
 }
+
+func TestRowAgain(t *testing.T) {
+	dir := t.TempDir()
+	list := filepath.Join(dir, "a.json")
+	lines := filepath.Join(dir, "b.jsonl")
+	for path, text := range map[string]string{
+		list:  `[{"instruction":"one","output":"1"},{"instruction":"two","output":"2"}]`,
+		lines: "{\"messages\":[{\"role\":\"user\",\"content\":\"three\"},{\"role\":\"assistant\",\"content\":\"3\"}]}\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := Load(context.Background(), []Source{{Files: []string{list}}, {Files: []string{lines}}}, Options{Use: UseSFT}, byteEncoder{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"one", "two", "three"} {
+		row, err := d.Row(i)
+		if err != nil || row.Messages[0].Content != want {
+			t.Errorf("row %d is %v (%v), want %q", i, row.Messages, err, want)
+		}
+	}
+	if _, err := d.Row(3); err == nil {
+		t.Error("a row behind the last was found")
+	}
+	if err := os.Remove(list); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Row(0); err == nil {
+		t.Error("a row of a removed file was found")
+	}
+}

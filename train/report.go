@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"ringtail/chat"
+	"ringtail/data"
 	"ringtail/engine"
 	"ringtail/runs"
 )
@@ -117,7 +119,11 @@ func (t *Trainer) findPrompts() error {
 		for to < len(s.IDs) && s.Trained[to] && to-from < t.rec.Samples.MaxTokens {
 			to++
 		}
-		t.prompts = append(t.prompts, samplePrompt{text: decode(s.IDs[:from]), reference: decode(s.IDs[from:to]), ids: slices.Clone(s.IDs[:from])})
+		p := samplePrompt{text: decode(s.IDs[:from]), reference: decode(s.IDs[from:to]), ids: slices.Clone(s.IDs[:from])}
+		if q := t.question(i, p.text); q != "" {
+			p.text = q
+		}
+		t.prompts = append(t.prompts, p)
 	}
 	return nil
 }
@@ -170,4 +176,27 @@ func (t *Trainer) sample(ctx context.Context) ([]runs.Sample, error) {
 		}
 	}
 	return answers, nil
+}
+
+// question is what the user asked in the row of a held-out sequence, where the sequence begins with it;
+// rendered tells.
+func (t *Trainer) question(i int, rendered string) string {
+	if t.pretrain {
+		return ""
+	}
+	row, err := t.data.Row(i)
+	if err != nil {
+		return "" // the rendered text will do
+	}
+	last := ""
+	for _, m := range row.Messages {
+		if m.Role == data.RoleAssistant {
+			break
+		}
+		last = m.Content
+	}
+	if !strings.Contains(rendered, last) {
+		return ""
+	}
+	return last
 }
