@@ -11,7 +11,7 @@
 //	post-processor puts <s> and the like around                 postprocess.go
 //	decoder        ids into text again                          decode.go
 //
-// The format is that of the tokenizers library (huggingface.co/docs/tokenizers,
+// The format is that of Hugging Face's tokenizers library (its documentation,
 // "Components"), and ids equal those of that library. Byte pair encoding is
 // Sennrich et al., "Neural Machine Translation of Rare Words with Subword
 // Units" (2016); its byte-level form is that of GPT-2 (Radford et al., 2019),
