@@ -106,6 +106,10 @@ type sequence struct {
 	req    *Request
 }
 
+// maxCapacity is beyond any model's context, and small enough that sizes of caches
+// don't overflow.
+const maxCapacity = 1 << 28
+
 // New makes an engine for a model. The model may be trained between steps.
 func New(m *model.Model, opt Options) (*Engine, error) {
 	if opt.Slots <= 0 {
@@ -124,9 +128,12 @@ func New(m *model.Model, opt Options) (*Engine, error) {
 			opt.EOS = append(opt.EOS, int32(id))
 		}
 	}
+	if opt.Capacity > maxCapacity {
+		return nil, fmt.Errorf("a context of %d tokens is absurd (more than %d)", opt.Capacity, maxCapacity)
+	}
 	kv, err := m.NewCache(opt.Slots+1, opt.Capacity) // one slot more for filler tokens
 	if err != nil {
-		return nil, fmt.Errorf("cache for %d sequences of %d tokens: %w", opt.Slots, opt.Capacity, err)
+		return nil, fmt.Errorf("keys and values of %d sequences with a context of %d tokens: %w", opt.Slots, opt.Capacity, err)
 	}
 	e := &Engine{m: m, dev: m.Device(), opt: opt, kv: kv, seqs: make([]*sequence, opt.Slots), arena: opt.Arena,
 		programs: map[[2]int]*program{}}

@@ -95,7 +95,11 @@ func ParseConfig(text []byte) (*Config, error) {
 	}
 	fam, ok := families[c.family()]
 	if !ok {
-		return nil, &UnknownArchitectureError{Name: c.family()}
+		name := c.Architecture
+		if name == "" {
+			name = c.ModelType
+		}
+		return nil, &UnknownArchitectureError{Name: name}
 	}
 	c.Vocab = f.size("vocab_size", 0, maxVocab)
 	c.Hidden = f.size("hidden_size", 0, maxHidden)

@@ -94,6 +94,9 @@ func (t *Trainer) findPrompts() error {
 		if err == nil && len(ids) == 0 {
 			err = errors.New("an empty prompt")
 		}
+		if most := t.model.Config.MaxPositions; err == nil && len(ids) >= most {
+			err = fmt.Errorf("a prompt of %d tokens leaves no room for an answer in the model's context of %d", len(ids), most)
+		}
 		if err != nil {
 			return fmt.Errorf("samples.prompts: %w", err)
 		}
@@ -140,7 +143,8 @@ func (t *Trainer) sample(ctx context.Context) ([]runs.Sample, error) {
 	for _, p := range t.prompts {
 		longest = max(longest, len(p.ids))
 	}
-	e, err := engine.New(t.model, engine.Options{Slots: min(len(t.prompts), 8), Capacity: longest + s.MaxTokens + 1, Arena: t.arena,
+	capacity := min(longest+s.MaxTokens+1, t.model.Config.MaxPositions)
+	e, err := engine.New(t.model, engine.Options{Slots: min(len(t.prompts), 8), Capacity: capacity, Arena: t.arena,
 		EOS: t.text.StopIDs(), NewText: func() engine.TextDecoder { return t.text.Tokenizer.NewStream(true) }})
 	if err != nil {
 		return nil, err

@@ -19,6 +19,7 @@ import (
 	"ringtail/model"
 	"ringtail/recipe"
 	"ringtail/runs"
+	"ringtail/shard"
 	"ringtail/tensor"
 	"ringtail/tensor/cpu"
 )
@@ -211,6 +212,12 @@ func (t *Trainer) loadModel() error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, pattern := range t.rec.Model.Freeze {
+		names := t.model.Store.Layout.Entries
+		if !slices.ContainsFunc(names, func(e shard.Entry) bool { ok, _ := path.Match(pattern, e.Name); return ok }) {
+			return fmt.Errorf("model.freeze: no parameter is called %q; the first are %s, %s", pattern, names[0].Name, names[1].Name)
+		}
 	}
 	c := t.model.Config
 	if n := t.text.Tokenizer.Size(); n > c.Vocab {
