@@ -125,11 +125,9 @@ func first(s []float32) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(
 func (a *attendShape) stackQueries(dst []float32, q rows, n int, scale float32) {
 	w := a.group * a.HeadDim
 	for i := range n {
-		d, s := dst[i*w:][:w], q.row(i, w)
-		for j, x := range s {
-			d[j] = x * scale
-		}
+		copy(dst[i*w:][:w], q.row(i, w))
 	}
+	vecScale(dst[:n*w], scale)
 }
 
 // attend sets o, m and l for the stacked queries q of n tokens, the first of them at
@@ -481,12 +479,10 @@ func (g *gradTile) gradQueries(keys bool) {
 		g.tile(k, min(k+gradKeyBlock, g.p0+g.n), true, keys)
 	}
 	// Q was multiplied by the scale, so dK has it; dQ has not.
+	vecScale(g.dq, g.Scale)
 	dq := g.attentionGrad.dq.from(g.start+g.p0, g.head*width)
 	for i := range g.n {
-		dst := dq.row(i, width)
-		for c, x := range g.dq[i*width:][:width] {
-			dst[c] = x * g.Scale
-		}
+		copy(dq.row(i, width), g.dq[i*width:])
 	}
 }
 

@@ -3,6 +3,7 @@ package cpu
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"ringtail/tensor"
@@ -14,9 +15,13 @@ import (
 // one token when decoding. A long run is cut into blocks of queries as in
 // attention.go and each block walks over all its keys. A short one has little
 // work a key, and reading the cache is what takes the time: it is cut along the
-// keys as well (FlashDecoding), into chunks of a fixed size at fixed positions,
+// keys instead (FlashDecoding), into chunks of a fixed size at fixed positions,
 // so that one long context occupies all threads; what the chunks found, largest
-// score, sum and weighted values, is merged in their order.
+// score, sum and weighted values, is merged in their order. Where the cache is too
+// large to be at hand, a task has all heads of a chunk to itself: a row of the
+// cache holds the heads side by side, and one head's part alone, a few hundred
+// bytes a row, defeats the hardware's prefetching, so the chunk is first read
+// through in the order in which it lies.
 //
 // How a token's attention is computed follows from its own run and position
 // alone, so its result does not depend on what other slots are in the batch, nor
@@ -25,18 +30,21 @@ import (
 const (
 	// chunkTokens is the longest block of queries that is cut along the keys.
 	chunkTokens = 8
-	// chunkKeys is the number of keys of a chunk: 512 KiB of keys and values at a
-	// head size of 128, tens of microseconds to read.
-	chunkKeys = 512
+	// chunkBytes is about the size of the keys of a chunk, and of its values: both
+	// stay in the second-level cache.
+	chunkBytes = 256 << 10
+	// streamBytes of keys and values are too many to be found in a second-level
+	// cache. Who does which heads changes no result, so a batch may decide on it.
+	streamBytes = 2 << 20
 )
 
 // A cachedBlock is a block of queries: tokens [t, t+n) at positions [p, p+n) of
 // a slot. Its chunks' findings, for each key/value head, start at partial.
 type cachedBlock struct{ slot, t, p, n, lo, chunks, partial int }
 
-// A cachedPiece is the part of a block that a task does, for one key/value head:
-// keys [from, to).
-type cachedPiece struct{ block, chunk, from, to, cost int }
+// A cachedPiece is the part of a block that a task does: keys [from, to) of
+// key/value heads [head, headEnd).
+type cachedPiece struct{ block, chunk, from, to, head, headEnd, cost int }
 
 type cachedStep uint8
 
@@ -86,7 +94,7 @@ func cachedAttention(a tensor.CachedAttention) {
 		j.step = cachedWrite
 		parallel((tokens+writeTokens-1)/writeTokens, j)
 		j.step = cachedAttend
-		parallel(len(j.pieces)*j.KVHeads, j)
+		parallel(len(j.pieces), j)
 		j.step = cachedMerge
 		parallel(len(j.split)*j.KVHeads, j)
 	}
@@ -114,6 +122,12 @@ func (j *cachedAttentionJob) cut() {
 	j.blocks, j.pieces, j.split = j.blocks[:0], j.pieces[:0], j.split[:0]
 	partial := 0
 	tokens := len(j.slots)
+	heads := j.KVHeads // of a task
+	if j.keysSeen()*8*j.KVHeads*j.HeadDim <= streamBytes {
+		heads = 1
+	}
+	// A multiple of what the matrix product takes at a time.
+	chunkKeys := roundUp(max(chunkBytes/(4*j.KVHeads*j.HeadDim), 32), 32)
 	for t := 0; t < tokens; {
 		end := t + 1
 		for end < tokens && j.slots[end] == j.slots[t] && j.positions[end] == j.positions[end-1]+1 {
@@ -126,13 +140,17 @@ func (j *cachedAttentionJob) cut() {
 			b := cachedBlock{slot: int(j.slots[t]), t: t, p: p, n: n, lo: lo, chunks: 1}
 			at := len(j.blocks)
 			if n > chunkTokens {
-				j.pieces = append(j.pieces, cachedPiece{at, 0, lo, hi, n * (hi - lo)})
+				for head := range j.KVHeads {
+					j.pieces = append(j.pieces, cachedPiece{at, 0, lo, hi, head, head + 1, n * (hi - lo)})
+				}
 			} else {
 				first := lo / chunkKeys
 				b.chunks = (hi-1)/chunkKeys - first + 1
 				for c := range b.chunks {
 					from, to := max(lo, (first+c)*chunkKeys), min(hi, (first+c+1)*chunkKeys)
-					j.pieces = append(j.pieces, cachedPiece{at, c, from, to, n * (to - from)})
+					for head := 0; head < j.KVHeads; head += heads {
+						j.pieces = append(j.pieces, cachedPiece{at, c, from, to, head, head + heads, n * (to - from) * heads})
+					}
 				}
 			}
 			if b.chunks > 1 {
@@ -146,6 +164,17 @@ func (j *cachedAttentionJob) cut() {
 	}
 	j.partial.grow(partial)
 	slices.SortStableFunc(j.pieces, func(a, b cachedPiece) int { return cmp.Compare(b.cost, a.cost) })
+}
+
+// keysSeen is about the number of keys that the batch's runs see.
+func (j *cachedAttentionJob) keysSeen() (n int) {
+	for t, slot := range j.slots {
+		if t+1 == len(j.slots) || j.slots[t+1] != slot {
+			p := int(j.positions[t])
+			n += p + 1 - j.firstKey(p)
+		}
+	}
+	return n
 }
 
 // partialSize is the number of floats that a chunk leaves for a block of n
@@ -169,10 +198,34 @@ func (j *cachedAttentionJob) run(ws *workspace, task int) {
 			copy(j.values.row(at, n), j.v.row(t, n))
 		}
 	case cachedAttend:
-		j.piece(ws, &j.pieces[task/j.KVHeads], task%j.KVHeads)
+		p := &j.pieces[task]
+		if p.headEnd-p.head > 1 {
+			b := &j.blocks[p.block]
+			at, n := b.slot*j.capacity, j.KVHeads*j.HeadDim
+			for i := at + p.from; i < at+p.to; i++ {
+				touch(j.keys.row(i, n))
+			}
+			for i := at + p.from; i < at+p.to; i++ {
+				touch(j.values.row(i, n))
+			}
+		}
+		for head := p.head; head < p.headEnd; head++ {
+			j.piece(ws, p, head)
+		}
 	case cachedMerge:
 		j.merge(&j.blocks[j.split[task/j.KVHeads]], task%j.KVHeads)
 	}
+}
+
+// touch reads one element of every cache line of x. What it returns serves to
+// keep the compiler from leaving the reads out.
+//
+//go:noinline
+func touch(x []float32) (bits uint32) {
+	for i := 0; i < len(x); i += 16 {
+		bits ^= math.Float32bits(x[i])
+	}
+	return bits
 }
 
 func (j *cachedAttentionJob) piece(ws *workspace, p *cachedPiece, head int) {
