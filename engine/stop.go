@@ -29,10 +29,12 @@ func (s *stopper) flush() (string, bool) {
 
 func (s *stopper) take(more string) (string, bool) {
 	s.held += more
-	first := -1
+	// Of several, the one that ends first, as if text came character by character:
+	// where tokens end must not matter.
+	first, end := -1, 0
 	for _, stop := range s.stops {
-		if i := strings.Index(s.held, stop); i >= 0 && (first < 0 || i < first) {
-			first = i
+		if i := strings.Index(s.held, stop); i >= 0 && (first < 0 || i+len(stop) < end || i+len(stop) == end && i < first) {
+			first, end = i, i+len(stop)
 		}
 	}
 	if first >= 0 {
