@@ -1,194 +1,212 @@
 package autograd
 
-import "ringtail/tensor"
-
-// addition adds what an operation wrote to a temporary to the gradients that it
-// belongs to, where the operation itself could not.
-type addition struct {
-	from *binding
-	buf  *buffer
-	to   []*Var
-}
-
-func newGrads(n *Node) *Grads {
-	return &Grads{node: n, in: make([]gradSlot, len(n.In)), out: make([]*Var, len(n.Out))}
-}
+import (
+	"fmt"
+	"slices"
+)
 
 // emitBackward emits the backward pass: nodes in reverse, each preceded by what
 // must be computed again for it.
 func (c *compiler) emitBackward() {
-	for v, seed := range c.opt.Seeds {
-		if v.needsGrad {
-			c.hasGrad[v] = true
-			v.grad = seed
+	c.emitSeeds()
+	for _, n := range slices.Backward(c.t.nodes) {
+		if !slices.ContainsFunc(n.Out, func(v *Var) bool { return c.grad[v] != nil }) {
+			continue // nothing flows here, or nothing below is trained
 		}
-	}
-	for i := len(c.t.nodes) - 1; i >= 0; i-- {
-		n := c.t.nodes[i]
-		if n.Backward == nil {
-			continue
-		}
-		flows := false
-		for _, v := range n.Out {
-			flows = flows || v.needsGrad && c.hasGrad[v]
-		}
-		if !flows {
-			continue
-		}
+		must(n.Backward != nil, n.Name, "a gradient reached it, and it has no backward pass")
+		in := &instruction{phase: Backward, node: n}
 		for _, v := range n.Needs {
 			c.remake(v)
 		}
 		for _, v := range n.Needs {
-			c.readValue(v)
+			in.read(c.valueOf(v))
 		}
-		c.emitGradients(n, instruction{phase: Backward, node: n}, n.Backward)
+		c.emitGradients(in, n.Backward)
+	}
+	for _, v := range c.t.vars {
+		if v.external && v.needsGrad && c.grad[v] == nil {
+			c.emitZero(v)
+		}
 	}
 }
 
-// emitGradients emits the instruction in, in which n writes the gradients of its
-// inputs by calling f, and the additions that must follow it.
-func (c *compiler) emitGradients(n *Node, in instruction, f func(*Grads)) {
-	g := newGrads(n)
-	g.Train = true
+// emitSeeds begins with the gradients that the caller provides. They are copied
+// where others will be added to them, or where they must be in the caller's other memory.
+func (c *compiler) emitSeeds() {
+	for v := range c.opt.Seeds {
+		must(c.t.owns(v), "compile", "a seed for a value of another tape")
+	}
+	for _, v := range c.t.vars {
+		x, ok := c.opt.Seeds[v]
+		if !ok || !v.needsGrad {
+			continue
+		}
+		must(slices.Equal(x.Shape, v.Shape) && x.Dtype == v.Dtype, "compile", "seed of %v is %v", v, x)
+		seed := fixedBuffer("seed", x)
+		if len(v.consumers) == 0 && !v.external {
+			c.grad[v] = seed
+			continue
+		}
+		c.emitSum(Backward, "seed", v, seed)
+	}
+}
+
+// emitGradients emits the instruction in, in which f writes the gradients of the
+// inputs of in's node, and the sums that must follow it.
+func (c *compiler) emitGradients(in *instruction, f func(*Grads)) {
+	n := in.node
+	g := &Grads{Train: true, in: make([]gradSlot, len(n.In)), out: make([]*buffer, len(n.Out))}
 	for i, v := range n.Out {
-		if c.hasGrad[v] {
-			g.out[i] = v
-			c.use(c.grad[v], false)
+		if b := c.grad[v]; b != nil {
+			g.out[i] = b
+			in.read(b)
 		}
 	}
-	sharedBy := map[int]int{} // input → the input whose gradient it shares
-	mains := map[int][]int{}  // input → those that share its gradient
-	for _, s := range n.SharedGrad {
-		if n.In[s[0]].needsGrad && n.In[s[1]].needsGrad {
-			sharedBy[s[1]] = s[0]
-			mains[s[0]] = append(mains[s[0]], s[1])
-		}
-	}
-	var zero []*Var
-	var adds []addition
-	for i, v := range n.In {
-		if _, ok := sharedBy[i]; ok || !v.needsGrad {
+	var zeros []*buffer
+	var sums []func()
+	for i := range n.In {
+		// f writes one gradient, that of all of targets.
+		targets := summands(n, i)
+		if len(targets) == 0 {
 			continue
 		}
-		others := mains[i]
-		if len(others) > 0 && !c.canShare(n, v, others) {
-			targets := []*Var{v}
-			for _, o := range others {
-				targets = append(targets, n.In[o])
+		slot := &g.in[i]
+		begun := slices.IndexFunc(targets, func(v *Var) bool { return c.grad[v] == nil })
+		switch {
+		case len(targets) == 1 && begun < 0 && (n.Accumulates || n.AddsOnly):
+			// It adds to what others have begun.
+			*slot = gradSlot{c.grad[targets[0]], true}
+			in.read(slot.to)
+			in.write(slot.to)
+		case begun >= 0 && distinct(targets):
+			// It begins a gradient, which the other targets share or add.
+			first := targets[begun]
+			*slot = gradSlot{c.newGradient(first), n.AddsOnly}
+			in.write(slot.to)
+			if n.AddsOnly {
+				zeros = append(zeros, slot.to)
 			}
-			adds = append(adds, c.throughTemporary(&g.in[i], v, targets))
-			continue
+			for _, p := range n.GradInPlace {
+				if p[0] == i && g.out[p[1]] != nil {
+					in.takes = append(in.takes, take{newer: slot.to, older: g.out[p[1]]})
+				}
+			}
+			same := []*buffer{slot.to}
+			for _, v := range targets {
+				switch {
+				case v == first:
+				case c.mayShare(n, first, v):
+					b := c.newGradient(v)
+					in.write(b)
+					same = append(same, b)
+				default:
+					sums = append(sums, func() { c.emitSum(in.phase, n.Name+": gradient", v, slot.to) })
+				}
+			}
+			if len(same) > 1 {
+				in.shares = append(in.shares, same)
+			}
+		default:
+			// It goes through scratch memory.
+			v := targets[0]
+			*slot = gradSlot{c.newBuffer("part of d "+v.name, v.Dtype, v.Shape), n.AddsOnly}
+			in.write(slot.to)
+			if n.AddsOnly {
+				zeros = append(zeros, slot.to)
+			}
+			for _, v := range targets {
+				sums = append(sums, func() { c.emitSum(in.phase, n.Name+": gradient", v, slot.to) })
+			}
 		}
-		first := !c.hasGrad[v]
-		if !first && !n.Accumulates && !n.AddsOnly {
-			adds = append(adds, c.throughTemporary(&g.in[i], v, []*Var{v}))
-			continue
-		}
-		c.ensureGrad(v)
-		c.use(c.grad[v], true)
-		g.in[i].accumulate = !first || n.AddsOnly
-		c.bindSlot(v, &g.in[i])
-		if first && n.AddsOnly {
-			zero = append(zero, v)
-		}
-		if first {
-			c.takeGradient(n, g, i)
-		}
-		for _, o := range others {
-			same := n.In[o]
-			c.ensureGrad(same)
-			c.use(c.grad[same], true)
-			c.shares = append(c.shares, share{n, c.grad[v], c.grad[same], len(c.p.code)})
-		}
+	}
+	if n.Scratch && !slices.ContainsFunc(n.In, func(v *Var) bool { return v.needsGrad }) {
+		b := c.newBuffer("unwanted d "+n.In[0].name, n.In[0].Dtype, n.In[0].Shape)
+		g.in[0].to = b
+		in.write(b)
 	}
 	ops := c.t.dev.Ops()
 	in.run = func() {
-		for _, v := range zero {
-			ops.Zero(v.grad)
+		for _, b := range zeros {
+			ops.Zero(b.at)
 		}
 		f(g)
 	}
-	c.p.code = append(c.p.code, in)
-	for _, a := range adds {
-		c.emitAddition(n, a)
+	c.emit(in)
+	for _, sum := range sums {
+		sum()
 	}
 }
 
-// canShare tells whether the gradients of v and of n's inputs others may, as far as is
-// known here, be one buffer; resolveShares has the last word.
-func (c *compiler) canShare(n *Node, v *Var, others []int) bool {
-	if n.unshare || c.hasGrad[v] || v.external {
-		return false
+// summands are the inputs of n whose gradient is that of input i, written once:
+// In[i] itself, and its fellow summands. Empty if no gradient is wanted there, or
+// if In[i] is among those of another.
+func summands(n *Node, i int) []*Var {
+	if !n.In[i].needsGrad {
+		return nil
 	}
-	for _, o := range others {
-		if s := n.In[o]; c.hasGrad[s] || s.external || s == v {
+	out := []*Var{n.In[i]}
+	for _, s := range n.SharedGrad {
+		switch {
+		case s[1] == i && n.In[s[0]].needsGrad:
+			return nil
+		case s[0] == i && n.In[s[1]].needsGrad:
+			out = append(out, n.In[s[1]])
+		}
+	}
+	return out
+}
+
+func distinct(list []*Var) bool {
+	for i, v := range list {
+		if slices.Contains(list[:i], v) {
 			return false
 		}
 	}
 	return true
 }
 
-// takeGradient lets the gradient of input i live where that of an output lies.
-func (c *compiler) takeGradient(n *Node, g *Grads, i int) {
-	newer := c.grad[n.In[i]]
-	for _, p := range n.GradInPlace {
-		if p[0] != i || g.out[p[1]] == nil {
-			continue
-		}
-		if older := c.grad[g.out[p[1]]]; older != nil && newer != nil {
-			c.takes = append(c.takes, take{newer, older, len(c.p.code)})
-		}
-	}
+// mayShare tells whether, as far as is known here, the gradients of two summands
+// can be one buffer; mergeShares has the last word.
+func (c *compiler) mayShare(n *Node, a, b *Var) bool {
+	return !c.opt.separate && !c.unshared[n] && c.grad[b] == nil && !a.external && !b.external
 }
 
-// throughTemporary makes a slot write to scratch memory of v's shape.
-func (c *compiler) throughTemporary(slot *gradSlot, v *Var, to []*Var) addition {
-	b := c.newBuffer(v.Dtype, v.Shape)
-	c.use(b, true)
-	bd := &binding{v: v, buf: b, dst: &slot.t}
-	c.p.bindings = append(c.p.bindings, bd)
-	return addition{bd, b, to}
-}
-
-func (c *compiler) emitAddition(n *Node, a addition) {
-	ops := c.t.dev.Ops()
-	for _, v := range a.to {
-		first := !c.hasGrad[v]
-		c.ensureGrad(v)
-		c.use(a.buf, false)
-		c.use(c.grad[v], true)
-		run := func() { ops.Add(v.grad, v.grad, a.from.at) }
-		if first {
-			run = func() { ops.Copy(v.grad, a.from.at) }
-		}
-		sum := &Node{Name: n.Name + ": sum of gradients"}
-		c.p.code = append(c.p.code, instruction{phase: Backward, node: sum, run: run})
+// newGradient gives v's gradient a place.
+func (c *compiler) newGradient(v *Var) *buffer {
+	b := c.grad[v]
+	if b != nil {
+		panic(fmt.Sprintf("autograd: the gradient of %v begins twice", v))
 	}
-}
-
-// ensureGrad gives v's gradient a place.
-func (c *compiler) ensureGrad(v *Var) {
-	if c.hasGrad[v] {
-		return
-	}
-	c.hasGrad[v] = true
 	if v.external {
-		return
+		b = fixedBuffer("d "+v.name, v.grad)
+	} else {
+		b = c.newBuffer("d "+v.name, v.Dtype, v.Shape)
 	}
-	b := c.newBuffer(v.Dtype, v.Shape)
 	c.grad[v] = b
-	c.p.bindings = append(c.p.bindings, &binding{v: v, buf: b, dst: &v.grad})
+	return b
 }
 
-// bindSlot makes a slot point to v's own gradient.
-func (c *compiler) bindSlot(v *Var, slot *gradSlot) {
-	if b := c.grad[v]; b != nil {
-		c.p.bindings = append(c.p.bindings, &binding{v: v, buf: b, dst: &slot.t})
-		return
+// emitSum adds what lies in from to v's gradient.
+func (c *compiler) emitSum(phase Phase, name string, v *Var, from *buffer) {
+	in := &instruction{phase: phase, node: &Node{Name: name}}
+	in.read(from)
+	ops, to := c.t.dev.Ops(), c.grad[v]
+	if to == nil {
+		to = c.newGradient(v)
+		in.run = func() { ops.Copy(to.at, from.at) }
+	} else {
+		in.read(to)
+		in.run = func() { ops.Add(to.at, to.at, from.at) }
 	}
-	slot.t = v.grad
+	in.write(to)
+	c.emit(in)
 }
 
-// Grad is where v's gradient lies after a backward pass, for values whose memory
-// is the caller's; the zero Tensor if none reached it.
-func (v *Var) Grad() tensor.Tensor { return v.grad }
+// emitZero clears the gradient of an input that nothing reached.
+func (c *compiler) emitZero(v *Var) {
+	in := &instruction{phase: Backward, node: &Node{Name: "no gradient"}}
+	ops, to := c.t.dev.Ops(), c.newGradient(v)
+	in.write(to)
+	in.run = func() { ops.Zero(to.at) }
+	c.emit(in)
+}

@@ -2,15 +2,18 @@ package autograd
 
 import (
 	"fmt"
-	"sort"
+	"slices"
+	"strings"
 
+	"ringtail/invariants"
 	"ringtail/tensor"
 )
 
 // Phase is the part of a step in which an instruction runs.
 type Phase uint8
 
-// The phases, in the order of a step; recomputation happens within the backward pass.
+// The phases, in the order of a step; recomputation happens within the backward
+// pass. A fused loss makes its gradients, those of its parameters too, in Forward.
 const (
 	Forward Phase = iota
 	Recompute
@@ -28,116 +31,91 @@ type Hooks interface {
 
 // Options of Compile.
 type Options struct {
-	// Train adds the backward pass from all Fused nodes and Seeds.
+	// Train adds the backward pass from all fused losses and Seeds.
 	Train bool
-	// Seeds are outputs whose gradient the caller provides: Seeds[v] is its memory.
+	// Seeds are values whose gradient the caller provides: Seeds[v] is its memory,
+	// of v's shape, and is only read.
 	Seeds map[*Var]tensor.Tensor
 	Hooks Hooks
+
+	// separate gives every buffer memory of its own, and keep keeps the values of
+	// checkpointed regions: tests compare programs with and without.
+	separate, keep bool
 }
 
-// buffer is a stretch of the arena that one value or gradient occupies during
-// part of the program.
-type buffer struct {
-	bytes       int
-	first, last int // instructions between which it is occupied
-	group       *buffer
-	offset      int
-	pinned      bool // occupied to the program's end
-}
-
-func (b *buffer) root() *buffer {
-	for b.group != nil {
-		b = b.group
-	}
-	return b
-}
-
-// binding places a value or a gradient of v at a buffer.
-type binding struct {
-	v   *Var
-	buf *buffer
-	dst *tensor.Tensor // what points there
-	at  tensor.Tensor  // where that is; made by bind
-}
-
-type instruction struct {
-	phase   Phase
-	node    *Node
-	run     func()
-	defs    []*binding // values that it makes, pointed to before it runs
-	restore []*binding // values to point to after it
-}
-
-// Program is a compiled tape.
+// Program is a compiled tape: a list of instructions over buffers of an arena.
 type Program struct {
-	dev      tensor.Device
+	tape     *Tape
 	hooks    Hooks
 	code     []instruction
 	backward int // where the backward pass begins
-	bindings []*binding
 	buffers  []*buffer
 	size     int
 	arena    *Arena
-	base     uintptr
+	base     uintptr // of the arena, when addresses were computed
 }
 
-// Size is the number of bytes of the arena that the program needs.
-func (p *Program) Size() int { return p.size }
-
-// Instructions describes the program, one line each, for plans and tests.
-func (p *Program) Instructions() []string {
-	var out []string
-	for _, in := range p.code {
-		out = append(out, in.phase.String()+" "+in.node.Name)
-	}
-	return out
+// instruction runs one node, in one phase.
+type instruction struct {
+	phase Phase
+	node  *Node
+	run   func()
+	// The buffers that it touches; one that it adds to is in both lists.
+	reads, writes []*buffer
+	define        []pointer // values that it makes, pointed to before it runs
+	restore       []pointer // values to point to where they were kept, after it
+	shares        [][]*buffer
+	takes         []take
 }
 
-// compiler holds the state of one compilation.
+// pointer says where a value lies from some instruction on.
+type pointer struct {
+	v  *Var
+	to *buffer
+}
+
+func (in *instruction) read(b *buffer)  { in.reads = append(in.reads, b) }
+func (in *instruction) write(b *buffer) { in.writes = append(in.writes, b) }
+
+// compiler is the state of one compilation. Maps are looked up, never ranged
+// over: the same record gives the same program.
 type compiler struct {
-	t       *Tape
-	opt     Options
-	p       *Program
-	current map[*Var]*binding // where each value lies at this point of the program
-	remade  map[*Var]bool
-	hasGrad map[*Var]bool
-	grad    map[*Var]*buffer // absent for gradients in memory of the caller's
-	takes   []take
-	shares  []share
-	reads   map[*buffer][]int
-	writes  map[*buffer][]int
-}
-
-// take asks that newer lives in older's memory from instruction at on.
-type take struct {
-	newer, older *buffer
-	at           int
-}
-
-// share asks that two gradients be one buffer.
-type share struct {
-	node       *Node
-	main, same *buffer
-	at         int
+	t        *Tape
+	opt      Options
+	p        *Program
+	value    map[*Var]*buffer // where each value lies at this point of the program
+	grad     map[*Var]*buffer // where its gradient lies, once something flowed there
+	remade   map[*Var]bool    // values of checkpointed regions that were made again
+	unshared map[*Node]bool   // nodes whose summands' gradients can't be one buffer
 }
 
 // Compile turns the record into a program that runs in arena.
+//
+// It first writes the program down with a buffer of its own for every value and
+// gradient (emitForward; emitBackward in backward.go), each instruction noting
+// which buffers it reads and writes. From these notes it then finds which buffers
+// can be one (mergeShares, mergeTakes) and where each lies (place; all in
+// memory.go). Where a gradient can't be shared as was assumed while writing,
+// everything is written again without that.
 func (t *Tape) Compile(arena *Arena, opt Options) (*Program, error) {
+	unshared := map[*Node]bool{}
 	for {
-		c := &compiler{t: t, opt: opt, current: map[*Var]*binding{}, remade: map[*Var]bool{},
-			grad: map[*Var]*buffer{}, hasGrad: map[*Var]bool{},
-			reads: map[*buffer][]int{}, writes: map[*buffer][]int{}}
-		c.p = &Program{dev: t.dev, hooks: opt.Hooks, arena: arena}
+		c := &compiler{t: t, opt: opt, value: map[*Var]*buffer{}, grad: map[*Var]*buffer{},
+			remade: map[*Var]bool{}, unshared: unshared}
+		c.p = &Program{tape: t, hooks: opt.Hooks, arena: arena}
 		c.emitForward()
 		c.p.backward = len(c.p.code)
 		if opt.Train {
 			c.emitBackward()
 		}
-		if !c.resolveShares() {
-			continue // a node was marked unshared; lay it out again
+		if !c.mergeShares() {
+			continue
 		}
-		c.resolveTakes()
+		c.mergeTakes()
 		c.place()
+		if invariants.Enabled {
+			c.p.verify()
+		}
 		if err := arena.reserve(c.p.size); err != nil {
 			return nil, err
 		}
@@ -146,225 +124,121 @@ func (t *Tape) Compile(arena *Arena, opt Options) (*Program, error) {
 	}
 }
 
-func (c *compiler) newBuffer(d tensor.Dtype, shape []int) *buffer {
-	x := tensor.Tensor{Shape: shape, Dtype: d}
-	x.Stride = x.Cols()
-	b := &buffer{bytes: tensor.AlignUp(max(x.Bytes(), 1)), first: -1}
-	c.p.buffers = append(c.p.buffers, b)
-	return b
-}
-
-func (c *compiler) use(b *buffer, write bool) {
-	if b == nil {
-		return
-	}
+// emit adds an instruction to the program.
+func (c *compiler) emit(in *instruction) {
 	i := len(c.p.code)
-	if b.first < 0 {
-		b.first = i
+	for _, b := range in.reads {
+		b.reads = append(b.reads, i)
+		b.touch(i)
 	}
-	b.last = i
-	if write {
-		c.writes[b] = append(c.writes[b], i)
-	} else {
-		c.reads[b] = append(c.reads[b], i)
+	for _, b := range in.writes {
+		b.writes = append(b.writes, i)
+		b.touch(i)
 	}
+	c.p.code = append(c.p.code, *in)
 }
 
-// readValue marks a use of v's value by the instruction being emitted.
-func (c *compiler) readValue(v *Var) {
-	if v.external {
-		return
-	}
-	b := c.current[v]
-	if b == nil {
-		panic(fmt.Sprintf("autograd: %s is read before it is made", v.name))
-	}
-	c.use(b.buf, false)
-}
-
-// defineValues gives the outputs of n fresh buffers.
-func (c *compiler) defineValues(n *Node, in *instruction) {
-	for _, v := range n.Out {
-		if v.external {
-			continue
-		}
-		b := c.newBuffer(v.Dtype, v.Shape)
-		b.pinned = v.output
-		c.use(b, true)
-		bd := &binding{v: v, buf: b, dst: &v.value}
-		c.current[v] = bd
-		in.defs = append(in.defs, bd)
-		c.p.bindings = append(c.p.bindings, bd)
-	}
-	for _, p := range n.InPlace {
-		out, src := n.Out[p[0]], n.In[p[1]]
-		if !src.external && !out.external {
-			c.takes = append(c.takes, take{c.current[out].buf, c.current[src].buf, len(c.p.code)})
-		}
-	}
-}
-
-// emitApply emits the forward computation of n, as part of the forward pass or again.
-func (c *compiler) emitApply(n *Node, phase Phase) {
-	in := instruction{phase: phase, node: n, run: n.Forward}
-	for _, v := range n.In {
-		c.readValue(v)
-	}
-	c.defineValues(n, &in)
-	if f := n.FusedForward; f != nil {
-		if c.opt.Train && phase == Forward {
-			c.emitGradients(n, in, f)
-			return
-		}
-		g := newGrads(n)
-		in.run = func() { f(g) }
-	}
-	c.p.code = append(c.p.code, in)
-}
-
+// emitForward emits every node in the order of the record.
 func (c *compiler) emitForward() {
+	for _, v := range c.t.vars {
+		if v.external {
+			c.value[v] = fixedBuffer(v.name, v.value)
+		}
+	}
 	for _, n := range c.t.nodes {
 		c.emitApply(n, Forward)
 	}
 }
 
-// remake makes v's value available again if its region was not kept.
-func (c *compiler) remake(v *Var) {
-	if v.external || v.producer == nil || v.region == 0 || c.remade[v] || c.leaves(v) {
-		return
+// emitApply emits the computation of n's results, in the forward pass or once
+// more. What is computed once more though it was kept goes to scratch memory, and
+// is read from where it was kept ever after.
+func (c *compiler) emitApply(n *Node, phase Phase) {
+	in := &instruction{phase: phase, node: n, run: n.Forward}
+	for _, v := range n.In {
+		in.read(c.valueOf(v))
 	}
-	n := v.producer
-	for _, u := range n.In {
-		c.remake(u)
-	}
-	for _, u := range n.Out {
-		if !c.leaves(u) {
-			c.remade[u] = true
-		}
-	}
-	c.emitRecompute(n)
-}
-
-// emitRecompute runs n again. Of its outputs those that were kept are written to
-// scratch, and read from where they were kept ever after.
-func (c *compiler) emitRecompute(n *Node) {
-	kept := map[*Var]*binding{}
-	for _, v := range n.Out {
-		if c.leaves(v) {
-			kept[v] = c.current[v]
-		}
-	}
-	c.emitApply(n, Recompute)
-	var restore []*binding
-	for _, v := range n.Out {
-		if b := kept[v]; b != nil {
-			c.current[v] = b
-			restore = append(restore, b)
-		}
-	}
-	c.p.code[len(c.p.code)-1].restore = restore
-}
-
-// leaves tells whether v, made in a checkpointed region, is used outside it and
-// therefore kept.
-func (c *compiler) leaves(v *Var) bool {
-	if v.output {
-		return true
-	}
-	for _, n := range v.consumers {
-		if n.region != v.region {
-			return true
-		}
-	}
-	return false
-}
-
-// resolveShares merges gradients of summands where no later write to the one
-// could be seen by a reader of the other.
-func (c *compiler) resolveShares() bool {
-	ok := true
-	for _, s := range c.shares {
-		lastRead := s.at
-		for _, r := range c.reads[s.same] {
-			lastRead = max(lastRead, r)
-		}
-		for _, w := range c.writes[s.main] {
-			if w > s.at && w <= lastRead {
-				s.node.unshare = true
-				ok = false
-			}
-		}
-		for _, w := range c.writes[s.same] {
-			if w > s.at {
-				s.node.unshare = true
-				ok = false
-			}
-		}
-	}
-	if !ok {
-		return false
-	}
-	for _, s := range c.shares {
-		merge(s.main, s.same)
-	}
-	return true
-}
-
-// merge makes b part of a's group.
-func merge(a, b *buffer) {
-	a, b = a.root(), b.root()
-	if a == b {
-		return
-	}
-	a.first = min(a.first, b.first)
-	a.last = max(a.last, b.last)
-	a.bytes = max(a.bytes, b.bytes)
-	a.pinned = a.pinned || b.pinned
-	b.group = a
-}
-
-// resolveTakes lets results live where their dying operand lies.
-func (c *compiler) resolveTakes() {
-	for _, k := range c.takes {
-		older, newer := k.older.root(), k.newer.root()
-		if older == newer || older.pinned || newer.pinned || older.last > k.at || newer.first < k.at || older.bytes != newer.bytes {
+	made := make([]*buffer, len(n.Out))
+	for i, v := range n.Out {
+		b := c.newBuffer(v.name, v.Dtype, v.Shape)
+		made[i] = b
+		in.write(b)
+		in.define = append(in.define, pointer{v, b})
+		if phase == Recompute && c.kept(v) {
+			in.restore = append(in.restore, pointer{v, c.value[v]})
 			continue
 		}
-		merge(older, newer)
+		b.output, b.pinned = v.output, v.output
+		c.value[v] = b
 	}
+	for _, p := range n.InPlace {
+		in.takes = append(in.takes, take{newer: made[p[0]], older: c.value[n.In[p[1]]]})
+	}
+	if f := n.FusedForward; f != nil {
+		if c.opt.Train && phase == Forward {
+			c.emitGradients(in, f)
+			return
+		}
+		g := &Grads{in: make([]gradSlot, len(n.In)), out: make([]*buffer, len(n.Out))}
+		in.run = func() { f(g) }
+	}
+	c.emit(in)
 }
 
-// place gives every group of buffers an offset such that none that live at the
-// same time overlap: largest first, each at the lowest offset that is free.
-func (c *compiler) place() {
-	var roots []*buffer
-	end := len(c.p.code)
-	for _, b := range c.p.buffers {
-		if b.group == nil && b.first >= 0 {
-			if b.pinned {
-				b.last = end
-			}
-			roots = append(roots, b)
-		}
+// valueOf is where v lies now.
+func (c *compiler) valueOf(v *Var) *buffer {
+	b := c.value[v]
+	if b == nil {
+		panic(fmt.Sprintf("autograd: %v is used before it is made", v))
 	}
-	sort.SliceStable(roots, func(i, j int) bool { return roots[i].bytes > roots[j].bytes })
-	var placed []*buffer // by offset
-	for _, b := range roots {
-		at := 0
-		for _, o := range placed {
-			if o.last < b.first || b.last < o.first {
-				continue
-			}
-			if at+b.bytes <= o.offset {
-				break
-			}
-			at = max(at, o.offset+o.bytes)
-		}
-		b.offset = at
-		i := sort.Search(len(placed), func(i int) bool { return placed[i].offset > at })
-		placed = append(placed, nil)
-		copy(placed[i+1:], placed[i:])
-		placed[i] = b
-		c.p.size = max(c.p.size, at+b.bytes)
+	return b
+}
+
+// kept tells whether v, once made, is kept to its last use: it was made outside
+// checkpointed regions, or is used outside its own.
+func (c *compiler) kept(v *Var) bool {
+	if v.region == 0 || v.output || c.opt.keep {
+		return true
 	}
+	return slices.ContainsFunc(v.consumers, func(n *Node) bool { return n.region != v.region })
+}
+
+// remake makes the value of v available again if it was not kept, with all in its
+// region that it is made from. Once remade a value stays to its last use.
+func (c *compiler) remake(v *Var) {
+	if c.kept(v) || c.remade[v] {
+		return
+	}
+	for _, u := range v.producer.In {
+		c.remake(u)
+	}
+	for _, u := range v.producer.Out {
+		c.remade[u] = true
+	}
+	c.emitApply(v.producer, Recompute)
+}
+
+// Size is the number of bytes of the arena that the program needs.
+func (p *Program) Size() int { return p.size }
+
+// Instructions describes the program, one line each, for people and tests: phase,
+// operation and parameters, buffers read, buffers written. A buffer of the arena is shown
+// with its offset, as name@offset; others are memory of the caller's.
+func (p *Program) Instructions() []string {
+	list := func(l []*buffer) string {
+		var names []string
+		for _, b := range l {
+			names = append(names, b.String())
+		}
+		return strings.Join(names, " ")
+	}
+	var out []string
+	for _, in := range p.code {
+		op := in.node.Name
+		for _, q := range in.node.Params {
+			op += " " + q.Name
+		}
+		out = append(out, fmt.Sprintf("%v %s: %s -> %s", in.phase, op, list(in.reads), list(in.writes)))
+	}
+	return out
 }

@@ -1,9 +1,23 @@
 package autograd
 
-import "ringtail/tensor"
+import (
+	"slices"
+
+	"ringtail/tensor"
+)
+
+// The operations. Each checks shapes as it is recorded, where the mistake is
+// still near; T is the number of tokens, other letters as in package tensor.
+
+// isInts tells whether v is a list of n whole numbers, of any length if n < 0.
+func isInts(v *Var, n int) bool {
+	return v.Dtype == tensor.I32 && len(v.Shape) == 1 && (n < 0 || v.Shape[0] == n)
+}
 
 // Embedding looks up rows: ids I32 [T] → [T, H], table w [V, H].
 func (t *Tape) Embedding(ids *Var, w *Param) *Var {
+	must(isInts(ids, -1), "embedding", "ids %v is not a list of whole numbers", ids)
+	must(len(w.Shape) == 2, "embedding", "table %v has not two dimensions", w)
 	ops := t.dev.Ops()
 	y := t.NewVar("embedding", t.dev.Float(), ids.Shape[0], w.Shape[1])
 	t.Record(&Node{
@@ -21,6 +35,7 @@ func (t *Tape) Embedding(ids *Var, w *Param) *Var {
 
 // Gather picks rows of x [T, H]: rows I32 [n] → [n, H].
 func (t *Tape) Gather(x, rows *Var) *Var {
+	must(isInts(rows, -1), "gather", "rows %v is not a list of whole numbers", rows)
 	ops := t.dev.Ops()
 	y := t.NewVar("gather", x.Dtype, rows.Shape[0], x.Cols())
 	t.Record(&Node{
@@ -39,19 +54,23 @@ func (t *Tape) Gather(x, rows *Var) *Var {
 // Linear is y [T, out] = x [T, in] · wᵀ + bias, with w [out, in] and an optional
 // bias [out].
 func (t *Tape) Linear(x *Var, w, bias *Param) *Var {
+	must(len(w.Shape) == 2 && x.Cols() == w.Shape[1], "linear", "%v times %v transposed", x, w)
+	must(bias == nil || slices.Equal(bias.Shape, w.Shape[:1]), "linear", "bias %v beside %v", bias, w)
 	ops := t.dev.Ops()
 	y := t.NewVar("linear", x.Dtype, x.Rows(), w.Shape[0])
 	n := &Node{Name: "linear", In: []*Var{x}, Out: []*Var{y}, Params: []*Param{w}, Accumulates: true}
 	if w.Trainable() {
 		n.Needs = []*Var{x}
 	}
-	var b tensor.Tensor
 	if bias != nil {
 		n.Params = append(n.Params, bias)
-		b = bias.Value
 	}
 	n.Forward = func() {
-		ops.Matmul(tensor.Matmul{C: y.value, A: x.value, B: w.Value, TransB: true, Bias: b})
+		m := tensor.Matmul{C: y.value, A: x.value, B: w.Value, TransB: true}
+		if bias != nil {
+			m.Bias = bias.Value
+		}
+		ops.Matmul(m)
 	}
 	n.Backward = func(g *Grads) {
 		dy := g.Out(0)
@@ -78,37 +97,44 @@ func beta(accumulate bool) float32 {
 
 // Add is a + b, of one shape.
 func (t *Tape) Add(a, b *Var) *Var {
+	must(slices.Equal(a.Shape, b.Shape) && a.Dtype == b.Dtype, "add", "%v and %v", a, b)
 	ops := t.dev.Ops()
 	y := t.NewVar("add", a.Dtype, a.Shape...)
 	t.Record(&Node{
 		Name: "add", In: []*Var{a, b}, Out: []*Var{y},
-		InPlace: [][2]int{{0, 0}, {0, 1}}, GradInPlace: [][2]int{{0, 0}}, SharedGrad: [][2]int{{0, 1}},
+		InPlace: [][2]int{{0, 0}, {0, 1}}, GradInPlace: [][2]int{{0, 0}, {1, 0}}, SharedGrad: [][2]int{{0, 1}},
 		Accumulates: true,
 		Forward:     func() { ops.Add(y.value, a.value, b.value) },
 		Backward: func(g *Grads) {
 			for i := range 2 {
 				d, accumulate := g.In(i)
-				switch {
-				case d.IsZero():
-				case accumulate:
-					ops.Add(d, d, g.Out(0))
-				case d.Addr != g.Out(0).Addr:
-					ops.Copy(d, g.Out(0))
-				}
+				pass(ops, d, g.Out(0), accumulate)
 			}
 		},
 	})
 	return y
 }
 
+// pass hands a gradient on to a summand, if it is wanted there.
+func pass(ops *tensor.Ops, dx, dy tensor.Tensor, accumulate bool) {
+	switch {
+	case dx.IsZero():
+	case accumulate:
+		ops.Add(dx, dx, dy)
+	case dx.Addr != dy.Addr:
+		ops.Copy(dx, dy)
+	}
+}
+
 // RMSNorm normalises the rows of x [T, H] with weights w [H].
 func (t *Tape) RMSNorm(x *Var, w *Param, eps float32) *Var {
+	must(slices.Equal(w.Shape, []int{x.Cols()}), "rmsnorm", "%v with %v", x, w)
 	ops := t.dev.Ops()
 	y := t.NewVar("norm", x.Dtype, x.Shape...)
 	rstd := t.NewVar("norm.rstd", x.Dtype, x.Rows())
 	t.Record(&Node{
 		Name: "rmsnorm", In: []*Var{x}, Out: []*Var{y, rstd}, Params: []*Param{w},
-		Needs: []*Var{x, rstd}, Accumulates: true, GradInPlace: [][2]int{{0, 0}},
+		Needs: []*Var{x, rstd}, Accumulates: true, Scratch: true,
 		Forward: func() {
 			ops.RMSNorm(tensor.RMSNorm{Y: y.value, X: x.value, W: w.Value, RStd: rstd.value, Eps: eps})
 		},
@@ -122,33 +148,33 @@ func (t *Tape) RMSNorm(x *Var, w *Param, eps float32) *Var {
 }
 
 // AddRMSNorm is the residual connection and the norm after it in one pass:
-// sum = x + delta, y = norm(sum).
+// sum = x + delta, y = norm(sum), with x and delta [T, H], w [H].
 func (t *Tape) AddRMSNorm(x, delta *Var, w *Param, eps float32) (sum, y *Var) {
+	must(slices.Equal(x.Shape, delta.Shape) && x.Dtype == delta.Dtype, "add+rmsnorm", "%v and %v", x, delta)
+	must(slices.Equal(w.Shape, []int{x.Cols()}), "add+rmsnorm", "%v with %v", x, w)
 	ops := t.dev.Ops()
 	sum = t.NewVar("residual", x.Dtype, x.Shape...)
 	y = t.NewVar("norm", x.Dtype, x.Shape...)
 	rstd := t.NewVar("norm.rstd", x.Dtype, x.Rows())
 	t.Record(&Node{
 		Name: "add+rmsnorm", In: []*Var{x, delta}, Out: []*Var{y, rstd, sum}, Params: []*Param{w},
-		Needs: []*Var{sum, rstd}, Accumulates: true,
-		InPlace: [][2]int{{2, 0}, {2, 1}}, GradInPlace: [][2]int{{0, 2}}, SharedGrad: [][2]int{{0, 1}},
+		Needs: []*Var{sum, rstd}, Accumulates: true, Scratch: true,
+		InPlace: [][2]int{{2, 0}, {2, 1}}, GradInPlace: [][2]int{{0, 2}, {1, 2}}, SharedGrad: [][2]int{{0, 1}},
 		Forward: func() {
 			ops.RMSNorm(tensor.RMSNorm{Y: y.value, X: x.value, W: w.Value, RStd: rstd.value,
 				Delta: delta.value, Sum: sum.value, Eps: eps})
 		},
 		Backward: func(g *Grads) {
-			for i := range 2 {
-				dx, accumulate := g.In(i)
-				if dx.IsZero() && (i == 1 || w.Grad.IsZero()) {
-					continue
-				}
-				dw := w.Grad
-				if i == 1 {
-					dw = tensor.Tensor{} // counted with the first summand
-				}
-				ops.RMSNormBackward(tensor.RMSNormBackward{DX: dx, DW: dw, DY: g.Out(0), DSum: g.Out(2), S: sum.value,
-					W: w.Value, RStd: rstd.value, Accumulate: accumulate})
+			dx, accumulate := g.In(0)
+			if dx.IsZero() { // only delta's is wanted; otherwise this one is both
+				dx, accumulate = g.In(1)
 			}
+			if g.Out(0).IsZero() { // nothing came through the norm
+				pass(ops, dx, g.Out(2), accumulate)
+				return
+			}
+			ops.RMSNormBackward(tensor.RMSNormBackward{DX: dx, DW: w.Grad, DY: g.Out(0), DSum: g.Out(2), S: sum.value,
+				W: w.Value, RStd: rstd.value, Accumulate: accumulate})
 		},
 	})
 	return sum, y
@@ -158,6 +184,10 @@ func (t *Tape) AddRMSNorm(x, delta *Var, w *Param, eps float32) (sum, y *Var) {
 // the token's position; other columns pass. cos and sin are tables
 // [positions, half].
 func (t *Tape) RoPE(x, positions *Var, cos, sin tensor.Tensor, heads, headDim int) *Var {
+	must(heads*headDim <= x.Cols(), "rope", "%d heads of %d columns in %v", heads, headDim, x)
+	must(isInts(positions, x.Rows()), "rope", "positions %v for %v", positions, x)
+	must(slices.Equal(cos.Shape, sin.Shape) && cos.Rank() == 2 && 2*cos.Cols() <= headDim, "rope",
+		"tables of cosines %v and sines %v for heads of %d columns", cos, sin, headDim)
 	ops := t.dev.Ops()
 	y := t.NewVar("rope", x.Dtype, x.Shape...)
 	rotate := func(v tensor.Tensor, inverse bool) {
@@ -184,9 +214,11 @@ func (t *Tape) RoPE(x, positions *Var, cos, sin tensor.Tensor, heads, headDim in
 }
 
 // Attention is causal self-attention within the sequences of a packed batch:
-// qkv [T, (Heads+2·KVHeads)·HeadDim] → [T, Heads·HeadDim]. longest bounds the
-// sequences' length.
+// qkv [T, (Heads+2·KVHeads)·HeadDim] and starts I32 [n+1] → [T, Heads·HeadDim].
+// longest bounds the sequences' length.
 func (t *Tape) Attention(qkv, starts *Var, shape tensor.AttentionShape, longest int) *Var {
+	mustFit("attention", qkv, shape)
+	must(isInts(starts, -1) && starts.Shape[0] > 0, "attention", "starts %v are not whole numbers, at least one", starts)
 	ops := t.dev.Ops()
 	o := t.NewVar("attention", qkv.Dtype, qkv.Rows(), shape.Heads*shape.HeadDim)
 	lse := t.NewVar("attention.lse", qkv.Dtype, shape.Heads, qkv.Rows())
@@ -205,9 +237,20 @@ func (t *Tape) Attention(qkv, starts *Var, shape tensor.AttentionShape, longest 
 	return o
 }
 
+// mustFit checks that the rows of qkv hold the heads of shape.
+func mustFit(op string, qkv *Var, shape tensor.AttentionShape) {
+	fits := shape.KVHeads > 0 && shape.Heads%shape.KVHeads == 0 && qkv.Cols() == (shape.Heads+2*shape.KVHeads)*shape.HeadDim
+	must(fits, op, "%v for %d heads and 2·%d of keys and values, of %d columns", qkv, shape.Heads, shape.KVHeads, shape.HeadDim)
+}
+
 // CachedAttention is attention for generation, over keys and values kept in k
-// and v [slots, capacity, KVHeads·HeadDim]; it has no backward pass.
+// and v [slots, capacity, KVHeads·HeadDim]; slots and positions I32 [T] say where
+// each row of qkv belongs. It has no backward pass.
 func (t *Tape) CachedAttention(qkv, slots, positions *Var, k, v tensor.Tensor, shape tensor.AttentionShape) *Var {
+	mustFit("cached attention", qkv, shape)
+	must(isInts(slots, qkv.Rows()) && isInts(positions, qkv.Rows()), "cached attention", "%v and %v for %v", slots, positions, qkv)
+	must(slices.Equal(k.Shape, v.Shape) && k.Rank() == 3 && k.Cols() == shape.KVHeads*shape.HeadDim, "cached attention",
+		"cache of keys %v and values %v for %d heads of %d columns", k, v, shape.KVHeads, shape.HeadDim)
 	ops := t.dev.Ops()
 	o := t.NewVar("attention", qkv.Dtype, qkv.Rows(), shape.Heads*shape.HeadDim)
 	t.Record(&Node{
@@ -222,6 +265,7 @@ func (t *Tape) CachedAttention(qkv, slots, positions *Var, k, v tensor.Tensor, s
 
 // GLU is the gated MLP's middle: [T, 2n] (gate, up) → act(gate)·up [T, n].
 func (t *Tape) GLU(x *Var, act tensor.Activation) *Var {
+	must(x.Cols()%2 == 0, "glu", "%v has an odd number of columns", x)
 	ops := t.dev.Ops()
 	y := t.NewVar("glu", x.Dtype, x.Rows(), x.Cols()/2)
 	t.Record(&Node{
@@ -240,6 +284,9 @@ func (t *Tape) GLU(x *Var, act tensor.Activation) *Var {
 // the caller's, see tensor.CrossEntropy. Training, it makes the gradient of
 // scale·loss at once.
 func (t *Tape) CrossEntropy(x, targets *Var, w *Param, loss, scale tensor.Tensor) {
+	must(len(w.Shape) == 2 && x.Cols() == w.Shape[1], "cross-entropy", "%v times %v transposed", x, w)
+	must(isInts(targets, x.Rows()), "cross-entropy", "targets %v for %v", targets, x)
+	must(loss.Dtype == tensor.F64 && loss.Len() == 3 && scale.Len() == 1, "cross-entropy", "loss %v and scale %v", loss, scale)
 	ops := t.dev.Ops()
 	t.Record(&Node{
 		Name: "cross-entropy", In: []*Var{x, targets}, Params: []*Param{w},

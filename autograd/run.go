@@ -3,14 +3,16 @@ package autograd
 import (
 	"fmt"
 
+	"ringtail/invariants"
 	"ringtail/tensor"
 )
 
 // Arena is the memory that programs of one device share: as programs run one at
 // a time (a training step, an evaluation, a rollout), each overlays the whole of it.
 type Arena struct {
-	dev tensor.Device
-	buf *tensor.Buffer
+	dev    tensor.Device
+	buf    *tensor.Buffer
+	holder *Program // whose Forward ran last: what lies here is its
 }
 
 // NewArena is an empty arena; it grows to the largest program compiled for it.
@@ -24,8 +26,8 @@ func (a *Arena) Size() int {
 	return a.buf.Size
 }
 
-// reserve makes the arena hold at least n bytes. Growing moves it; programs
-// notice when they next run.
+// reserve makes the arena hold at least n bytes. Growing moves it, and what it
+// held is lost; programs notice when they next run.
 func (a *Arena) reserve(n int) error {
 	if a.buf != nil && a.buf.Size >= n {
 		return nil
@@ -34,8 +36,7 @@ func (a *Arena) reserve(n int) error {
 		if err := a.dev.Sync(); err != nil {
 			return err
 		}
-		a.buf.Free()
-		a.buf = nil
+		a.Free()
 	}
 	b, err := a.dev.Alloc(max(n, 1))
 	if err != nil {
@@ -49,51 +50,54 @@ func (a *Arena) reserve(n int) error {
 func (a *Arena) Free() {
 	if a.buf != nil {
 		a.buf.Free()
-		a.buf = nil
-	}
-}
-
-// bind computes the addresses of everything in the program.
-func (p *Program) bind() {
-	p.base = p.arena.buf.Addr
-	for _, b := range p.bindings {
-		root := b.buf.root()
-		t := tensor.Tensor{Device: p.dev, Dtype: b.v.Dtype, Shape: b.v.Shape, Addr: p.base + uintptr(root.offset)}
-		t.Stride = t.Cols()
-		b.at = t
-		if b.dst != &b.v.value {
-			*b.dst = t // gradients have one place each
-		}
+		a.buf, a.holder = nil, nil
 	}
 }
 
 // Forward runs the forward pass (in a training program, the losses with it).
-func (p *Program) Forward() { p.exec(p.code[:p.backward]) }
+func (p *Program) Forward() {
+	p.arena.holder, p.tape.holder = p, p
+	p.exec(0, p.backward)
+}
 
-// Backward runs the backward pass; Forward must have run just before.
-func (p *Program) Backward() { p.exec(p.code[p.backward:]) }
+// Backward runs the backward pass of the Forward before it. No other program of
+// the arena or the tape may have run in between.
+func (p *Program) Backward() {
+	if p.arena.holder != p || p.tape.holder != p {
+		panic("autograd: a backward pass without its forward pass just before it")
+	}
+	p.exec(p.backward, len(p.code))
+}
 
-func (p *Program) exec(code []instruction) {
+// exec runs instructions [from, to).
+func (p *Program) exec(from, to int) {
 	if p.arena.buf == nil || p.arena.buf.Size < p.size {
 		panic("autograd: program run after its arena was freed")
 	}
 	if p.arena.buf.Addr != p.base {
 		p.bind()
 	}
-	for i := range code {
-		in := &code[i]
-		for _, b := range in.defs {
-			*b.dst = b.at
+	for i := from; i < to; i++ {
+		in := &p.code[i]
+		for _, d := range in.define {
+			d.v.value = d.to.at
 		}
-		if p.hooks != nil && len(in.node.Params) > 0 {
+		if invariants.Enabled {
+			p.checkBefore(i)
+		}
+		hooked := p.hooks != nil && len(in.node.Params) > 0
+		if hooked {
 			p.hooks.Before(in.phase, in.node.Name, in.node.Params)
-			in.run()
-			p.hooks.After(in.phase, in.node.Name, in.node.Params)
-		} else {
-			in.run()
 		}
-		for _, b := range in.restore {
-			*b.dst = b.at
+		in.run()
+		if hooked {
+			p.hooks.After(in.phase, in.node.Name, in.node.Params)
+		}
+		if invariants.Enabled {
+			p.checkAfter(i)
+		}
+		for _, d := range in.restore {
+			d.v.value = d.to.at
 		}
 	}
 }

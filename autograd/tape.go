@@ -1,16 +1,3 @@
-// Package autograd differentiates models built from few, coarse operations.
-//
-// A Tape records operations without running them. Compile turns the record into
-// a Program: a fixed list of instructions (forward, and for training backward
-// with what must be recomputed), each value and gradient placed at a fixed
-// offset of one arena by its lifetime. A program is then run as often as wanted;
-// it allocates nothing, and as addresses never change while its arena stays, a
-// device can capture it as a graph.
-//
-// Reverse accumulation is the textbook's (Griewank & Walther 2008, ch. 3);
-// recomputation follows Chen et al. 2016, "Training Deep Nets with Sublinear
-// Memory Cost": a value of a checkpointed region that the backward pass needs is
-// made again from what was kept, once, just before it is needed.
 package autograd
 
 import (
@@ -22,7 +9,8 @@ import (
 // Param is a tensor of weights that operations use. Grad is the zero Tensor for
 // frozen weights, which then receive no gradient. Value and Grad are views into
 // chunks (package shard) and may be several stored tensors seen as one, such as
-// q, k and v.
+// q, k and v. Operations look at Value and Grad when they run, so that hooks may
+// move them.
 type Param struct {
 	Name  string
 	Shape []int
@@ -35,6 +23,8 @@ type Param struct {
 // Trainable tells whether the parameter receives a gradient.
 func (p *Param) Trainable() bool { return !p.Grad.IsZero() }
 
+func (p *Param) String() string { return fmt.Sprintf("%s %v", p.Name, p.Shape) }
+
 // Var is a value computed by the tape, or an input of it.
 type Var struct {
 	Shape []int
@@ -42,27 +32,36 @@ type Var struct {
 
 	id        int
 	name      string
-	value     tensor.Tensor // where the value now lies; set as the program runs
-	grad      tensor.Tensor // where its gradient lies
+	value     tensor.Tensor // where the value now lies; programs set it as they run
+	grad      tensor.Tensor // of a GradInput: where its gradient goes
 	external  bool          // memory belongs to the caller
 	output    bool          // kept until the program runs again
-	needsGrad bool
-	region    int // checkpointed region that makes it, 0 for none
+	needsGrad bool          // something trained lies below it
+	region    int           // checkpointed region that makes it, 0 for none
 	producer  *Node
 	consumers []*Node
 }
 
-// Value is where v lies: valid during a run for operations, and after a run for
-// outputs and inputs.
+// Value is where v lies: for operations while they run, for inputs always, and
+// for outputs after a run, until another program runs or grows the same arena.
 func (v *Var) Value() tensor.Tensor { return v.value }
 
-// Rows and Cols are v's dimensions as a matrix.
+// Grad is where the gradient of a GradInput is written; the zero Tensor for
+// other values, whose gradients live no longer than they are needed.
+func (v *Var) Grad() tensor.Tensor { return v.grad }
+
+// Rows is the product of all of v's dimensions but the last.
 func (v *Var) Rows() int { return tensor.Tensor{Shape: v.Shape}.Rows() }
 
 // Cols is the last dimension of v.
 func (v *Var) Cols() int { return tensor.Tensor{Shape: v.Shape}.Cols() }
 
-// Node is one recorded operation.
+func (v *Var) String() string { return fmt.Sprintf("%s %v", v.name, v.Shape) }
+
+// Node is one recorded operation: what it computes and what it promises about
+// memory. The promises are about one buffer each: an operation that may overwrite
+// an operand must read what it needs of each row or element before writing there,
+// but no two of its results are ever given the same memory.
 type Node struct {
 	Name   string
 	In     []*Var
@@ -72,7 +71,8 @@ type Node struct {
 	// Forward computes Out from In.
 	Forward func()
 	// Backward computes the gradients of In from those of Out, and adds those of
-	// Params to Param.Grad. Its argument tells where they lie.
+	// Params to Param.Grad. Its argument tells where they lie. It runs if a gradient
+	// reached at least one of Out. Without Backward nothing may flow through.
 	Backward func(g *Grads)
 	// Needs are the values, out of In and Out, that Backward reads.
 	Needs []*Var
@@ -90,21 +90,24 @@ type Node struct {
 	// GradInPlace lists {in, out}: the gradient of In[in] may take over the
 	// memory of that of Out[out].
 	GradInPlace [][2]int
-	// SharedGrad lists {in, same}: the gradient of In[same] equals that of In[in]
-	// (both are summands), and Backward writes it once, for In[in].
+	// SharedGrad lists {in, same}: where both are wanted the gradient of In[same]
+	// equals that of In[in] (they are summands), and Backward writes it once, for In[in].
 	SharedGrad [][2]int
+	// Scratch: Backward needs a place for the gradient of In[0] even where no input's
+	// is wanted (only those of parameters are).
+	Scratch bool
 
-	region  int
-	unshare bool // sharing was found impossible
+	region int
 }
 
-// Tape records operations for one device.
+// Tape records operations for one device. A tape may be compiled more than once.
 type Tape struct {
 	dev    tensor.Device
 	nodes  []*Node
 	vars   []*Var
-	region int
-	inside bool
+	region int      // number of checkpointed regions so far
+	inside bool     // recording one
+	holder *Program // whose Forward ran last: Var.value is its
 }
 
 // NewTape starts an empty record.
@@ -115,14 +118,14 @@ func (t *Tape) Device() tensor.Device { return t.dev }
 
 // Input is a value in memory of the caller's, filled before each run.
 func (t *Tape) Input(name string, x tensor.Tensor) *Var {
-	v := t.newVar(name, x.Dtype, x.Shape)
+	v := t.NewVar(name, x.Dtype, x.Shape...)
 	v.external = true
 	v.value = x
 	return v
 }
 
-// GradInput is an Input whose gradient is wanted: it is written to grad, dense
-// and of x's shape, by each backward pass.
+// GradInput is an Input whose gradient is wanted: each backward pass writes it to
+// grad, dense and of x's shape; 0 where nothing depends on x.
 func (t *Tape) GradInput(name string, x, grad tensor.Tensor) *Var {
 	v := t.Input(name, x)
 	v.needsGrad = true
@@ -130,7 +133,7 @@ func (t *Tape) GradInput(name string, x, grad tensor.Tensor) *Var {
 	return v
 }
 
-// Output keeps v's memory until the program runs again.
+// Output keeps v's memory until the program, or another one of its arena, runs.
 func (t *Tape) Output(v *Var) *Var {
 	v.output = true
 	return v
@@ -151,14 +154,13 @@ func (t *Tape) Checkpoint(f func()) {
 
 // NewVar declares a result of an operation that is about to be recorded.
 func (t *Tape) NewVar(name string, d tensor.Dtype, shape ...int) *Var {
-	return t.newVar(name, d, shape)
-}
-
-func (t *Tape) newVar(name string, d tensor.Dtype, shape []int) *Var {
 	v := &Var{Shape: shape, Dtype: d, id: len(t.vars), name: name}
 	t.vars = append(t.vars, v)
 	return v
 }
+
+// owns tells whether v was made by this tape.
+func (t *Tape) owns(v *Var) bool { return v != nil && v.id < len(t.vars) && t.vars[v.id] == v }
 
 // Record adds an operation.
 func (t *Tape) Record(n *Node) {
@@ -169,17 +171,13 @@ func (t *Tape) Record(n *Node) {
 	for _, p := range n.Params {
 		needs = needs || p.Trainable()
 	}
-	for _, v := range n.In {
-		if v == nil {
-			panic("autograd: nil input of " + n.Name)
-		}
+	for i, v := range n.In {
+		must(t.owns(v), n.Name, "input %d is nil or of another tape", i)
 		needs = needs || v.needsGrad
 		v.consumers = append(v.consumers, n)
 	}
-	for _, v := range n.Out {
-		if v.producer != nil {
-			panic(fmt.Sprintf("autograd: %s makes %s again", n.Name, v.name))
-		}
+	for i, v := range n.Out {
+		must(t.owns(v) && v.producer == nil && !v.external, n.Name, "result %d is of another tape, or made already", i)
 		v.producer = n
 		v.region = n.region
 		v.needsGrad = needs && v.Dtype != tensor.I32
@@ -187,19 +185,25 @@ func (t *Tape) Record(n *Node) {
 	t.nodes = append(t.nodes, n)
 }
 
+// must panics unless ok holds: a broken invariant of whoever records op.
+func must(ok bool, op, format string, args ...any) {
+	if !ok {
+		panic("autograd: " + op + ": " + fmt.Sprintf(format, args...))
+	}
+}
+
 // Grads tells a node's Backward where gradients lie.
 type Grads struct {
 	// Train tells a FusedForward that gradients are wanted.
 	Train bool
 
-	node *Node
-	in   []gradSlot
-	out  []*Var
+	in  []gradSlot
+	out []*buffer // nil where nothing flowed
 }
 
+// gradSlot is where the gradient of one input goes.
 type gradSlot struct {
-	v          *Var
-	t          tensor.Tensor // destination; zero if not wanted
+	to         *buffer // nil if it isn't wanted
 	accumulate bool
 }
 
@@ -208,11 +212,14 @@ func (g *Grads) Out(i int) tensor.Tensor {
 	if g.out[i] == nil {
 		return tensor.Tensor{}
 	}
-	return g.out[i].grad
+	return g.out[i].at
 }
 
 // In is where the gradient of the i-th input goes, zero if it isn't wanted, and
 // whether to add to what is there.
 func (g *Grads) In(i int) (dst tensor.Tensor, accumulate bool) {
-	return g.in[i].t, g.in[i].accumulate
+	if g.in[i].to == nil {
+		return tensor.Tensor{}, false
+	}
+	return g.in[i].to.at, g.in[i].accumulate
 }

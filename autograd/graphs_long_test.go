@@ -1,0 +1,5 @@
+//go:build long
+
+package autograd
+
+const graphs = 20000 // of TestMetamorphic
