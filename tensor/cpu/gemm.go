@@ -378,7 +378,7 @@ func (g *gemmJob) split(rows int) (colTasks, rowTasks int) {
 	switch {
 	case threads == 1:
 	case !g.packA:
-		rowTasks = max(rows/384/threads*threads, (threads+colTasks-1)/colTasks)
+		rowTasks = max(rows/256/threads*threads, (threads+colTasks-1)/colTasks)
 	default:
 		colTasks = max(colTasks, min(4*threads, g.n/128))
 		if even := panels%colTasks == 0 && colTasks%threads == 0; !even && colTasks < 8*threads {

@@ -64,8 +64,14 @@ func (f *floats) grow(n int) []float32 {
 // spinBudget is how long a worker spins for the next region before it parks,
 // and a caller for the last tasks of its own before it yields: several times
 // what lies between two operations of a step, and little enough not to burn a
-// core while the program waits for input.
-const spinBudget = 200 * time.Microsecond
+// core while the program waits for input. While a region is in progress a worker
+// that finds no task left spins for up to tailBudget: the next region usually
+// follows at once, and a thread that sleeps and wakes is one that the system may
+// put on the caller's core.
+const (
+	spinBudget = time.Millisecond
+	tailBudget = 20 * time.Millisecond
+)
 
 // State of a region: joined workers in the low bits, then whether it is open
 // to be joined; the number of regions so far above.
@@ -98,11 +104,11 @@ type pool struct {
 }
 
 type poolWorker struct {
-	ws     *workspace
-	parked atomic.Bool
-	wake   chan struct{}
-	quit   atomic.Bool
-	_      [64]byte
+	ws   *workspace
+	quit atomic.Bool
+	_    [64]byte
+	parker
+	_ [64]byte
 }
 
 var thePool = newPool()
@@ -136,7 +142,7 @@ func SetThreads(n int) {
 		p.workers[last] = nil
 		p.workers = p.workers[:last]
 		w.quit.Store(true)
-		w.unpark()
+		w.wake()
 	}
 }
 
@@ -164,15 +170,17 @@ func (p *pool) run(tasks int, j job) {
 		return
 	}
 	for len(p.workers) < n-1 {
-		w := &poolWorker{ws: &workspace{}, wake: make(chan struct{}, 1)}
+		w := &poolWorker{ws: &workspace{}}
 		p.workers = append(p.workers, w)
-		go p.work(w, p.state.Load())
+		ready := make(chan struct{})
+		go p.work(w, p.state.Load(), ready)
+		<-ready
 	}
 	p.job, p.tasks, p.failed = j, int64(tasks), nil
 	p.taken.Store(0)
 	p.state.Add(poolEpoch | poolOpen)
 	for _, w := range p.workers[:n-1] {
-		w.unpark()
+		w.wake()
 	}
 	p.drain(p.ws)
 	// Closed, nobody can join any more; those who have are waited for.
@@ -230,9 +238,11 @@ func (p *pool) drain(ws *workspace) {
 }
 
 // work is the life of a worker that has seen every region up to state seen.
-func (p *pool) work(w *poolWorker, seen uint64) {
+func (p *pool) work(w *poolWorker, seen uint64, ready chan struct{}) {
+	// Never unlocked: the thread, with its affinity, ends with the worker.
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	w.init()
+	close(ready)
 	seen &^= poolEpoch - 1
 	for {
 		var spin spinner
@@ -242,11 +252,14 @@ func (p *pool) work(w *poolWorker, seen uint64) {
 				w.ws.b.free()
 				return
 			}
-			if !spin.once() {
+			open := s&poolOpen != 0
+			if !spin.once() && !(open && spin.within(tailBudget)) {
 				w.park(p, seen)
 				spin = spinner{}
 			}
-			s = p.state.Load()
+			if s = p.state.Load(); open && s&poolOpen == 0 {
+				spin = spinner{} // the region ended just now
+			}
 		}
 		seen = s &^ (poolEpoch - 1)
 		for s&poolOpen != 0 && s&^(poolEpoch-1) == seen {
@@ -260,19 +273,14 @@ func (p *pool) work(w *poolWorker, seen uint64) {
 	}
 }
 
-// park sleeps until unpark, unless a region later than seen has begun.
+// park sleeps until the next wake, unless a region later than seen has begun.
 func (w *poolWorker) park(p *pool, seen uint64) {
-	w.parked.Store(true)
-	if (p.state.Load()&^(poolEpoch-1) != seen || w.quit.Load()) && w.parked.Swap(false) {
+	w.prepare()
+	if p.state.Load()&^(poolEpoch-1) != seen || w.quit.Load() {
+		w.cancel()
 		return
 	}
-	<-w.wake // whoever took the flag sends exactly one
-}
-
-func (w *poolWorker) unpark() {
-	if w.parked.Load() && w.parked.Swap(false) {
-		w.wake <- struct{}{}
-	}
+	w.sleep()
 }
 
 // spinner counts out the spin budget without looking at the clock every time.
@@ -296,5 +304,8 @@ func (s *spinner) once() bool {
 		s.start = time.Now()
 		return true
 	}
-	return time.Since(s.start) < spinBudget
+	return s.within(spinBudget)
 }
+
+// within tells whether d has not yet passed since once began to look at the clock.
+func (s *spinner) within(d time.Duration) bool { return time.Since(s.start) < d }
