@@ -116,7 +116,7 @@ func ParseConfig(text []byte) (*Config, error) {
 	c.NormEps = f.number("rms_norm_eps", 1e-6)
 	c.InitStd = f.number("initializer_range", 0.02)
 	c.Tied = f.flag("tie_word_embeddings", false)
-	c.Dtype = f.text("dtype", f.text("torch_dtype", "float32"))
+	c.Dtype = canonicalDtype(f.text("dtype", f.text("torch_dtype", "float32")))
 	c.BOS = f.id("bos_token_id")
 	c.PAD = f.id("pad_token_id")
 	c.EOS = f.ids("eos_token_id")
@@ -182,16 +182,30 @@ func (c *Config) Attention() tensor.AttentionShape {
 		Scale: float32(1 / math.Sqrt(float64(c.HeadDim))), Window: c.Window}
 }
 
-// storedDtype is the safetensors name of a config.json dtype.
+// canonicalDtype spells a dtype as transformers writes it: some configurations
+// have torch.bfloat16 or half.
+func canonicalDtype(name string) string {
+	switch name = strings.TrimPrefix(name, "torch."); name {
+	case "float":
+		return "float32"
+	case "half":
+		return "float16"
+	case "double":
+		return "float64"
+	}
+	return name
+}
+
+// storedDtype is the safetensors name of a canonical dtype.
 func storedDtype(name string) (string, error) {
-	switch strings.TrimPrefix(name, "torch.") {
-	case "float32", "float":
+	switch name {
+	case "float32":
 		return "F32", nil
 	case "bfloat16":
 		return "BF16", nil
-	case "float16", "half":
+	case "float16":
 		return "F16", nil
-	case "float64", "double":
+	case "float64":
 		return "F64", nil
 	}
 	return "", fmt.Errorf("dtype %q is not one of float32, bfloat16, float16", name)
@@ -199,10 +213,11 @@ func storedDtype(name string) (string, error) {
 
 // SetDtype chooses the type in which weights are stored: float32, bfloat16 or float16.
 func (c *Config) SetDtype(name string) error {
+	name = canonicalDtype(name)
 	if _, err := storedDtype(name); err != nil {
 		return err
 	}
-	c.Dtype = strings.TrimPrefix(name, "torch.")
+	c.Dtype = name
 	return nil
 }
 

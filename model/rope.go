@@ -33,15 +33,15 @@ type Rope struct {
 func readRope(f *fields, c *Config) Rope {
 	scaling, key := map[string]any{}, "rope_parameters"
 	theta := f.number("rope_theta", 10000)
-	if m, ok := f.raw[key].(map[string]any); ok {
-		scaling = m
-	} else if m, ok := f.raw["rope_scaling"].(map[string]any); ok {
-		scaling, key = m, "rope_scaling"
-	} else {
-		for _, k := range []string{"rope_parameters", "rope_scaling"} {
-			if v := f.raw[k]; v != nil {
-				f.fail(k, v, "an object")
+	for _, k := range []string{"rope_scaling", "rope_parameters"} { // the first that says anything
+		switch v := f.raw[k].(type) {
+		case nil:
+		case map[string]any:
+			if len(scaling) == 0 && len(v) > 0 {
+				scaling, key = v, k
 			}
+		default:
+			f.fail(k, v, "an object")
 		}
 	}
 	s := &fields{raw: scaling}
@@ -53,10 +53,15 @@ func readRope(f *fields, c *Config) Rope {
 		partial = 1
 	}
 	r.Dim = int(float64(c.HeadDim)*partial) / 2 * 2
+	if r.Dim < 2 {
+		s.fail("partial_rotary_factor", partial, fmt.Sprintf("a part of head_dim %d that is at least 2", c.HeadDim))
+		r.Dim = 2
+	}
 	r.Factor = s.number("factor", 0)
-	original := f.size("original_max_position_embeddings", c.MaxPositions, maxPositions)
+	// Phi-3 keeps it outside, and there it counts more.
+	original := s.size("original_max_position_embeddings", c.MaxPositions, maxPositions)
 	hasOriginal := f.raw["original_max_position_embeddings"] != nil || scaling["original_max_position_embeddings"] != nil
-	r.Original = s.size("original_max_position_embeddings", original, maxPositions)
+	r.Original = f.size("original_max_position_embeddings", original, maxPositions)
 	r.AttentionFactor = s.number("attention_factor", 0)
 	need := func(ok bool, field string, v any, want string) {
 		if !ok {
@@ -67,6 +72,7 @@ func readRope(f *fields, c *Config) Rope {
 	case "default":
 	case "linear", "dynamic":
 		need(r.Factor >= 1, "factor", r.Factor, "a number of at least 1")
+		need(r.Type == "linear" || r.Dim > 2, "rope_type", r.Type, "another type: dynamic needs heads of more than 2 columns")
 	case "llama3":
 		r.LowFreq, r.HighFreq = s.number("low_freq_factor", 0), s.number("high_freq_factor", 0)
 		need(r.Factor >= 1, "factor", r.Factor, "a number of at least 1")
@@ -86,9 +92,15 @@ func readRope(f *fields, c *Config) Rope {
 		r.Short, r.Long = s.numbers("short_factor"), s.numbers("long_factor")
 		need(len(r.Short) == r.Dim/2, "short_factor", len(r.Short), fmt.Sprintf("a list of %d numbers", r.Dim/2))
 		need(len(r.Long) == r.Dim/2, "long_factor", len(r.Long), fmt.Sprintf("a list of %d numbers", r.Dim/2))
+		for key, list := range map[string][]float64{"short_factor": r.Short, "long_factor": r.Long} {
+			for _, v := range list {
+				need(v > 0, key, v, "a list of numbers above 0")
+			}
+		}
 		if r.Factor == 0 && hasOriginal {
 			r.Factor = float64(c.MaxPositions) / float64(r.Original)
 		}
+		need(r.Factor <= 1 || r.Original > 1, "original_max_position_embeddings", r.Original, "a number above 1")
 	default:
 		s.fail("rope_type", r.Type, "default, linear, dynamic, yarn, longrope or llama3")
 	}
