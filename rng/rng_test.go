@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 	"testing"
 )
@@ -334,6 +335,28 @@ func TestFillTakesNoDrawTwice(t *testing.T) {
 			if s.Counter() != want {
 				t.Errorf("%d draws and a fill of %d: counter %d, want %d", before, n, s.Counter(), want)
 			}
+		}
+	}
+}
+
+// TestFillInPieces: filling a tensor piece by piece gives what filling it at once
+// gives, as long as pieces hold whole blocks; so initial weights don't depend on
+// how they pass through host memory.
+func TestFillInPieces(t *testing.T) {
+	for _, fill := range []func(s *Stream, dst []float32){
+		func(s *Stream, dst []float32) { s.FillNormal(dst, 0, 1) },
+		func(s *Stream, dst []float32) { s.FillUniform(dst, -1, 1) },
+	} {
+		whole, pieces := make([]float32, 103), make([]float32, 103)
+		fill(New(5, Init, 0), whole)
+		s := New(5, Init, 0)
+		for at := 0; at < len(pieces); {
+			n := min(4*(1+at%3), len(pieces)-at)
+			fill(s, pieces[at:at+n])
+			at += n
+		}
+		if !slices.Equal(whole, pieces) {
+			t.Errorf("in pieces\n%v\nat once\n%v", pieces, whole)
 		}
 	}
 }

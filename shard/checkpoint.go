@@ -72,6 +72,10 @@ const pieceLen = 1 << 20
 // into dir. It works chunk by chunk and never holds a second copy of the model.
 // Completeness of the folder as a whole is the caller's (package atomicfile).
 func (s *Store) WriteChunks(dir string) error {
+	// A device that failed on the way must not leave its remains as a checkpoint.
+	if err := s.dev.Sync(); err != nil {
+		return err
+	}
 	m := s.manifest()
 	buf := make([]byte, pieceLen*s.dev.Float().Size())
 	for i, c := range s.chunks {

@@ -45,8 +45,9 @@ type Entry struct {
 	Offset int // elements from the chunk's start
 }
 
-// Layout is the division of a model's tensors into chunks. It depends on nothing but the specs
-// and the chunk size, so that every rank and every resumed run computes the same.
+// Layout is the division of a model's tensors into chunks. It depends on nothing
+// but the specs and the chunk size, so that every rank and every resumed run
+// computes the same.
 type Layout struct {
 	Entries []Entry
 	Chunks  []ChunkLayout
@@ -63,10 +64,16 @@ type ChunkLayout struct {
 // enough to be moved piece by piece.
 const DefaultChunk = 16 << 20
 
-// Plan lays specs out in their order. Tensors (groups, where tensors are joined) start at multiples of
-// tensor.Align bytes of float32; a tensor larger than chunkLen has a chunk of its own.
+// align is the number of elements at whose multiples tensors start. Buffers of one
+// layout have elements of different sizes (bfloat16 weights, float32 moments, and
+// 8-bit ones), and in each of them a tensor must start at a multiple of
+// tensor.Align bytes: hence that many elements, as if of one byte.
+const align = tensor.Align
+
+// Plan lays specs out in their order. Tensors (groups, where tensors are joined)
+// start at multiples of align elements; a tensor or group larger than chunkLen has
+// a chunk of its own.
 func Plan(specs []Spec, chunkLen int) (*Layout, error) {
-	const align = tensor.Align / 4
 	l := &Layout{}
 	open := map[bool]int{false: -1, true: -1} // by frozen
 	seen := map[string]bool{}

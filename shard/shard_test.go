@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -36,39 +38,71 @@ func plan(t *testing.T, specs []Spec, chunk int) *Layout {
 // TestPlan: for any chunk size tensors keep their order, start aligned (groups
 // back to back), never overlap or cross a chunk's end, and frozen ones lie apart.
 func TestPlan(t *testing.T) {
-	for _, chunk := range []int{1, 64, 100, 128, 200, 1 << 20} {
-		l := plan(t, specs, chunk)
-		end := map[int]int{}
-		for i, e := range l.Entries {
-			if e.Name != specs[i].Name {
-				t.Fatalf("entry %d is %s", i, e.Name)
-			}
-			joined := i > 0 && e.Group != "" && specs[i-1].Group == e.Group
-			switch {
-			case joined && (e.Chunk != l.Entries[i-1].Chunk || e.Offset != l.Entries[i-1].Offset+l.Entries[i-1].Len()):
-				t.Errorf("chunk %d: %s does not follow %s", chunk, e.Name, specs[i-1].Name)
-			case !joined && e.Offset*4%tensor.Align != 0:
-				t.Errorf("chunk %d: %s starts at element %d", chunk, e.Name, e.Offset)
-			}
-			if e.Offset < end[e.Chunk] || e.Offset+e.Len() > l.Chunks[e.Chunk].Len {
-				t.Errorf("chunk %d: %s at [%d,%d) of a chunk of %d", chunk, e.Name, e.Offset, e.Offset+e.Len(), l.Chunks[e.Chunk].Len)
-			}
-			end[e.Chunk] = e.Offset + e.Len()
-			if l.Chunks[e.Chunk].Frozen != e.Frozen {
-				t.Errorf("chunk %d: %s is in a chunk of the other kind", chunk, e.Name)
-			}
+	for _, chunk := range []int{1, 256, 300, 512, 1000, 1 << 20} {
+		testPlan(t, specs, chunk)
+	}
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 200 {
+		testPlan(t, randomSpecs(r), 1+r.IntN(3000))
+	}
+}
+
+// randomSpecs has tensors of 0 to 999 elements, frozen ones and groups among them.
+func randomSpecs(r *rand.Rand) []Spec {
+	var out []Spec
+	for group := range 1 + r.IntN(20) {
+		s := Spec{Frozen: r.IntN(4) == 0}
+		n := 1
+		if r.IntN(3) == 0 {
+			n = 1 + r.IntN(3)
+			s.Group = fmt.Sprint("group ", group)
 		}
-		for c, cl := range l.Chunks {
-			at := 0
-			for _, r := range l.runs(c) {
-				if r.from != at {
-					t.Errorf("run of chunk %d starts at %d, want %d", c, r.from, at)
-				}
-				at = r.to
+		for range n {
+			s.Name, s.Shape, s.Decay = fmt.Sprint("tensor ", len(out)), []int{r.IntN(100), r.IntN(10)}, r.IntN(2) == 0
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func testPlan(t *testing.T, specs []Spec, chunk int) {
+	t.Helper()
+	l := plan(t, specs, chunk)
+	end := map[int]int{}
+	for i, e := range l.Entries {
+		if e.Name != specs[i].Name {
+			t.Fatalf("entry %d is %s", i, e.Name)
+		}
+		joined := i > 0 && e.Group != "" && specs[i-1].Group == e.Group
+		switch {
+		case joined && (e.Chunk != l.Entries[i-1].Chunk || e.Offset != l.Entries[i-1].Offset+l.Entries[i-1].Len()):
+			t.Errorf("chunk %d: %s does not follow %s", chunk, e.Name, specs[i-1].Name)
+		case !joined && e.Offset%tensor.Align != 0: // also where elements have one byte
+			t.Errorf("chunk %d: %s starts at element %d", chunk, e.Name, e.Offset)
+		}
+		if e.Offset < end[e.Chunk] || e.Offset+e.Len() > l.Chunks[e.Chunk].Len {
+			t.Errorf("chunk %d: %s at [%d,%d) of a chunk of %d", chunk, e.Name, e.Offset, e.Offset+e.Len(), l.Chunks[e.Chunk].Len)
+		}
+		end[e.Chunk] = e.Offset + e.Len()
+		if l.Chunks[e.Chunk].Frozen != e.Frozen {
+			t.Errorf("chunk %d: %s is in a chunk of the other kind", chunk, e.Name)
+		}
+		if !slices.ContainsFunc(l.runs(e.Chunk), func(r run) bool {
+			return r.from <= e.Offset && e.Offset+e.Len() <= r.to && r.decay == e.Decay
+		}) && e.Len() > 0 {
+			t.Errorf("chunk %d: no run of %v holds %s", chunk, l.runs(e.Chunk), e.Name)
+		}
+	}
+	for c, cl := range l.Chunks {
+		at := 0
+		for _, r := range l.runs(c) {
+			if r.from != at {
+				t.Errorf("run of chunk %d starts at %d, want %d", c, r.from, at)
 			}
-			if at != cl.Len {
-				t.Errorf("runs of chunk %d end at %d of %d", c, at, cl.Len)
-			}
+			at = r.to
+		}
+		if at != cl.Len {
+			t.Errorf("runs of chunk %d end at %d of %d", c, at, cl.Len)
 		}
 	}
 }
@@ -138,7 +172,7 @@ func TestMerged(t *testing.T) {
 // TestUpdateDoesNotDependOnChunks: the same steps in any division.
 func TestUpdateDoesNotDependOnChunks(t *testing.T) {
 	var want map[string][]float64
-	for _, chunk := range []int{1, 150, 1 << 20} {
+	for _, chunk := range []int{1, 600, 1 << 20} {
 		s := newStore(t, chunk, false)
 		for i, e := range s.Layout.Entries {
 			v := make([]float64, e.Len())
@@ -238,6 +272,83 @@ func TestCheckpoint(t *testing.T) {
 	t.Run("absent", func(t *testing.T) {
 		if err := r.ReadChunks(t.TempDir()); err == nil || !strings.Contains(err.Error(), "complete checkpoint") {
 			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestManifest: a manifest that doesn't describe this store is refused, saying
+// what differs.
+func TestManifest(t *testing.T) {
+	dir := t.TempDir()
+	s := newStore(t, 100, true)
+	if err := s.WriteChunks(dir); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(m *manifest){
+		"format 2":                 func(m *manifest) { m.Format = 2 },
+		"weights are BF16":         func(m *manifest) { m.Dtype = "BF16" },
+		"in 0 chunks":              func(m *manifest) { m.Chunks = nil },
+		"0 tensors":                func(m *manifest) { m.Tensors = nil },
+		"tensor other":             func(m *manifest) { m.Tensors[1].Name = "other" },
+		"tensor embed [6 10]":      func(m *manifest) { m.Tensors[0].Shape = []int{6, 10} },
+		"tensor embed [10 6]":      func(m *manifest) { m.Tensors[0].Offset = -1 },
+		"chunk 0 is {File:../etc/": func(m *manifest) { m.Chunks[0].File = "../etc/passwd" },
+		"chunk 1 is":               func(m *manifest) { m.Chunks[1].Frozen = !m.Chunks[1].Frozen },
+	} {
+		m := s.manifest()
+		change(&m)
+		b, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, manifestFile), b, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		err = s.ReadChunks(dir)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), manifestFile) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// FuzzManifest: no text of a manifest makes ReadChunks panic, or take what isn't
+// this store's.
+func FuzzManifest(f *testing.F) {
+	l, err := Plan(specs, 100)
+	if err != nil {
+		f.Fatal(err)
+	}
+	s, err := NewStore(ref.New(), l, true)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(s.Free)
+	dir := f.TempDir()
+	if err := s.WriteChunks(dir); err != nil {
+		f.Fatal(err)
+	}
+	path := filepath.Join(dir, manifestFile)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"format":1,"dtype":"F64","chunks":[{"file":"/dev/zero","len":-1}],"tensors":[{"shape":[1e99]}]}`))
+	f.Add([]byte(`null`))
+	var want manifest
+	if err := json.Unmarshal(good, &want); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := os.WriteFile(path, b, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if s.ReadChunks(dir) != nil {
+			return
+		}
+		var got manifest
+		if err := json.Unmarshal(b, &got); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%s was read as this store's", b)
 		}
 	})
 }

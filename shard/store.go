@@ -27,7 +27,8 @@ type chunk struct {
 }
 
 // NewStore allocates the chunks of a layout, zeroed. With train, chunks that
-// aren't frozen get gradients and both moments too: 16 bytes a trained parameter in float32, 4 a frozen one.
+// aren't frozen get gradients and both moments too: 16 bytes a trained parameter
+// in float32, 4 a frozen one.
 func NewStore(dev tensor.Device, l *Layout, train bool) (*Store, error) {
 	s := &Store{Layout: l, dev: dev, entries: map[string]Entry{}, params: map[string]*autograd.Param{}, train: train}
 	for i, cl := range l.Chunks {

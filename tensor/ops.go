@@ -81,7 +81,8 @@ type Matmul struct {
 // RMSNorm is, for each row, s = X + Delta (X alone where Delta is absent) and
 // Y = s · RStd · W with RStd = 1/√(mean(s²) + Eps).
 // X, Delta, Sum, Y [T, H]; W [H]; RStd [T], written, for the backward pass.
-// Sum receives s and must be given with Delta (it may be X or Delta itself).
+// Sum receives s and must be given with Delta (it may be X or Delta itself, and
+// these may be one).
 type RMSNorm struct {
 	Y, X, W, RStd Tensor
 	Delta, Sum    Tensor
@@ -91,8 +92,8 @@ type RMSNorm struct {
 // RMSNormBackward gives the gradients of RMSNorm at s = Sum (or X):
 // DW [H] += Σ_t DY·s·RStd (left out if absent), and DX [T, H] = (+= with
 // Accumulate) the gradient of s through Y, plus DSum, the gradient that reaches
-// s from elsewhere (the residual stream), where present. DX may be DSum; where
-// DX is absent only DW is made.
+// s from elsewhere (the residual stream), where present. DX is always made, and
+// may be DSum.
 type RMSNormBackward struct {
 	DX, DW     Tensor
 	DY, DSum   Tensor
