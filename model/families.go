@@ -8,6 +8,7 @@ import (
 // family is what sets a family of models apart from the decoder that all share:
 // how config.json spells its features and how its tensors are named.
 type family struct {
+	class string // of the architecture, without its head
 	read  func(c *Config, f *fields)
 	names names
 }
@@ -30,13 +31,13 @@ var llamaNames = names{
 // families by lower-case architecture without its head.
 var families = map[string]family{
 	// LLaMA 1, 2, 3 (Touvron et al. 2023; Grattafiori et al. 2024).
-	"llama": {names: llamaNames, read: func(c *Config, f *fields) {
+	"llama": {class: "Llama", names: llamaNames, read: func(c *Config, f *fields) {
 		c.QKVBias = f.flag("attention_bias", false)
 		c.OutBias = c.QKVBias
 		c.MLPBias = f.flag("mlp_bias", false)
 	}},
 	// Mistral 7B (Jiang et al. 2023): LLaMA with a sliding window.
-	"mistral": {names: llamaNames, read: func(c *Config, f *fields) {
+	"mistral": {class: "Mistral", names: llamaNames, read: func(c *Config, f *fields) {
 		if v, ok := f.raw["sliding_window"]; ok && v != nil {
 			c.Window = f.size("sliding_window", 0, maxPositions)
 		}

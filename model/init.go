@@ -16,7 +16,11 @@ func New(c *Config, dev tensor.Device, opt Options) (*Model, error) {
 	for _, e := range m.Store.Layout.Entries {
 		m.initTensor(e.Name, opt.Seed)
 	}
-	return m, dev.Sync()
+	if err := dev.Sync(); err != nil {
+		m.Free()
+		return nil, err
+	}
+	return m, nil
 }
 
 // initTensor gives one tensor the values that training starts from: norms 1,

@@ -73,7 +73,11 @@ func Load(dir string, dev tensor.Device, opt Options) (*Model, error) {
 	if fresh != "" {
 		m.initTensor(fresh, opt.Seed)
 	}
-	return m, dev.Sync()
+	if err := dev.Sync(); err != nil {
+		m.Free()
+		return nil, err
+	}
+	return m, nil
 }
 
 // find looks a tensor up by its name, or by that name without the leading

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"ringtail/safetensors"
 )
@@ -22,7 +21,11 @@ func (m *Model) Save(dir string) error {
 		c.raw["id2label"] = map[string]string{"0": "LABEL_0"}
 		c.raw["label2id"] = map[string]int{"LABEL_0": 0}
 	}
-	c.Architecture = strings.TrimSuffix(strings.TrimSuffix(c.Architecture, "ForCausalLM"), "ForSequenceClassification") + suffix
+	// The file may have named a bare decoder (LlamaModel), or only a model_type.
+	if c.ModelType == "" {
+		c.raw["model_type"] = c.family()
+	}
+	c.Architecture = families[c.family()].class + suffix
 	text, err := c.JSON()
 	if err != nil {
 		return err
