@@ -51,89 +51,111 @@ func (c *compiler) emitSeeds() {
 	}
 }
 
+// gradients is an instruction that makes gradients, being put together.
+type gradients struct {
+	*instruction
+	c     *compiler
+	g     *Grads
+	zeros []*buffer // cleared before it
+	sums  []func()  // emitted after it
+}
+
 // emitGradients emits the instruction in, in which f writes the gradients of the
 // inputs of in's node, and the sums that must follow it.
 func (c *compiler) emitGradients(in *instruction, f func(*Grads)) {
 	n := in.node
-	g := &Grads{Train: true, in: make([]gradSlot, len(n.In)), out: make([]*buffer, len(n.Out))}
+	m := &gradients{instruction: in, c: c, g: &Grads{Train: true, in: make([]gradSlot, len(n.In)), out: make([]*buffer, len(n.Out))}}
 	for i, v := range n.Out {
 		if b := c.grad[v]; b != nil {
-			g.out[i] = b
-			in.read(b)
+			m.g.out[i] = b
+			m.read(b)
 		}
 	}
-	var zeros []*buffer
-	var sums []func()
 	for i := range n.In {
-		// f writes one gradient, that of all of targets.
-		targets := summands(n, i)
-		if len(targets) == 0 {
-			continue
-		}
-		slot := &g.in[i]
-		begun := slices.IndexFunc(targets, func(v *Var) bool { return c.grad[v] == nil })
+		targets := summands(n, i) // f writes one gradient, that of all of them
+		fresh := slices.IndexFunc(targets, func(v *Var) bool { return c.grad[v] == nil })
 		switch {
-		case len(targets) == 1 && begun < 0 && (n.Accumulates || n.AddsOnly):
-			// It adds to what others have begun.
-			*slot = gradSlot{c.grad[targets[0]], true}
-			in.read(slot.to)
-			in.write(slot.to)
-		case begun >= 0 && distinct(targets):
-			// It begins a gradient, which the other targets share or add.
-			first := targets[begun]
-			*slot = gradSlot{c.newGradient(first), n.AddsOnly}
-			in.write(slot.to)
-			if n.AddsOnly {
-				zeros = append(zeros, slot.to)
-			}
-			for _, p := range n.GradInPlace {
-				if p[0] == i && g.out[p[1]] != nil {
-					in.takes = append(in.takes, take{newer: slot.to, older: g.out[p[1]]})
-				}
-			}
-			same := []*buffer{slot.to}
-			for _, v := range targets {
-				switch {
-				case v == first:
-				case c.mayShare(n, first, v):
-					b := c.newGradient(v)
-					in.write(b)
-					same = append(same, b)
-				default:
-					sums = append(sums, func() { c.emitSum(in.phase, n.Name+": gradient", v, slot.to) })
-				}
-			}
-			if len(same) > 1 {
-				in.shares = append(in.shares, same)
-			}
+		case len(targets) == 0: // not wanted, or written with another's
+		case fresh >= 0 && distinct(targets):
+			m.begin(i, targets[fresh], targets)
+		case len(targets) == 1 && (n.Accumulates || n.AddsOnly):
+			m.add(i, targets[0])
 		default:
-			// It goes through scratch memory.
-			v := targets[0]
-			*slot = gradSlot{c.newBuffer("part of d "+v.name, v.Dtype, v.Shape), n.AddsOnly}
-			in.write(slot.to)
-			if n.AddsOnly {
-				zeros = append(zeros, slot.to)
-			}
-			for _, v := range targets {
-				sums = append(sums, func() { c.emitSum(in.phase, n.Name+": gradient", v, slot.to) })
-			}
+			m.through(i, targets)
 		}
 	}
 	if n.Scratch && !slices.ContainsFunc(n.In, func(v *Var) bool { return v.needsGrad }) {
-		b := c.newBuffer("unwanted d "+n.In[0].name, n.In[0].Dtype, n.In[0].Shape)
-		g.in[0].to = b
-		in.write(b)
+		m.through(0, nil)
 	}
 	ops := c.t.dev.Ops()
 	in.run = func() {
-		for _, b := range zeros {
+		for _, b := range m.zeros {
 			ops.Zero(b.at)
 		}
-		f(g)
+		f(m.g)
 	}
 	c.emit(in)
-	for _, sum := range sums {
+	for _, sum := range m.sums {
 		sum()
+	}
+}
+
+// to makes b, which holds nothing yet, what is written for input i.
+func (m *gradients) to(i int, b *buffer) {
+	m.g.in[i] = gradSlot{to: b, accumulate: m.node.AddsOnly}
+	m.write(b)
+	if m.node.AddsOnly {
+		m.zeros = append(m.zeros, b)
+	}
+}
+
+// sum lets v's gradient be increased by what is in b afterwards.
+func (m *gradients) sum(v *Var, b *buffer) {
+	m.sums = append(m.sums, func() { m.c.emitSum(m.phase, m.node.Name+": gradient", v, b) })
+}
+
+// add makes what is written for input i add to v's gradient, which others began.
+func (m *gradients) add(i int, v *Var) {
+	b := m.c.grad[v]
+	m.g.in[i] = gradSlot{to: b, accumulate: true}
+	m.read(b)
+	m.write(b)
+}
+
+// begin makes what is written for input i the beginning of the gradient of first.
+// The other targets share the buffer or, where that can't be, get the sum.
+func (m *gradients) begin(i int, first *Var, targets []*Var) {
+	b := m.c.newGradient(first)
+	m.to(i, b)
+	for _, p := range m.node.GradInPlace {
+		if p[0] == i && m.g.out[p[1]] != nil {
+			m.takes = append(m.takes, take{newer: b, older: m.g.out[p[1]]})
+		}
+	}
+	same := []*buffer{b}
+	for _, v := range targets {
+		switch {
+		case v == first:
+		case m.c.mayShare(m.node, first, v):
+			same = append(same, m.c.newGradient(v))
+			m.write(m.c.grad[v])
+		default:
+			m.sum(v, b)
+		}
+	}
+	if len(same) > 1 {
+		m.shares = append(m.shares, same)
+	}
+}
+
+// through makes what is written for input i go to scratch memory, from where it
+// is added to the gradients of targets, if any.
+func (m *gradients) through(i int, targets []*Var) {
+	v := m.node.In[i]
+	b := m.c.newBuffer("part of d "+v.name, v.Dtype, v.Shape)
+	m.to(i, b)
+	for _, v := range targets {
+		m.sum(v, b)
 	}
 }
 

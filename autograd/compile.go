@@ -89,7 +89,9 @@ type compiler struct {
 	unshared map[*Node]bool   // nodes whose summands' gradients can't be one buffer
 }
 
-// Compile turns the record into a program that runs in arena.
+// Compile turns the record into a program that runs in arena. Without an arena
+// the program is only planned: its Size and Instructions are known, no memory is
+// allocated and parameters and inputs need none.
 //
 // It first writes the program down with a buffer of its own for every value and
 // gradient (emitForward; emitBackward in backward.go), each instruction noting
@@ -115,6 +117,9 @@ func (t *Tape) Compile(arena *Arena, opt Options) (*Program, error) {
 		c.place()
 		if invariants.Enabled {
 			c.p.verify()
+		}
+		if arena == nil {
+			return c.p, nil
 		}
 		if err := arena.reserve(c.p.size); err != nil {
 			return nil, err
@@ -222,8 +227,8 @@ func (c *compiler) remake(v *Var) {
 func (p *Program) Size() int { return p.size }
 
 // Instructions describes the program, one line each, for people and tests: phase,
-// operation and parameters, buffers read, buffers written. A buffer of the arena is shown
-// with its offset, as name@offset; others are memory of the caller's.
+// operation and parameters, buffers read, buffers written. A buffer of the arena
+// is shown with its offset, as name@offset; others are memory of the caller's.
 func (p *Program) Instructions() []string {
 	list := func(l []*buffer) string {
 		var names []string

@@ -23,8 +23,9 @@
 //	})
 //	y := tape.Output(tape.Add(x, h))
 //
-// With a seed for y this becomes the following (ExampleProgram_Instructions): phase, operation and its
-// parameters, what it reads, what it writes and at which offset of the arena.
+// With a seed for y this becomes the following (ExampleProgram_Instructions):
+// phase, operation and its parameters, what it reads, what it writes and at which
+// offset of the arena.
 //
 //	forward embedding table: ids -> embedding@1024
 //	forward linear gate_up: embedding@1024 -> linear@0

@@ -378,6 +378,41 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+// TestPlanned: a program can be planned without any memory, of parameters and
+// inputs included, and takes what it takes when it is run.
+func TestPlanned(t *testing.T) {
+	r := newRig(t)
+	absent := func(d tensor.Dtype, shape ...int) tensor.Tensor {
+		return tensor.Tensor{Device: r.dev, Dtype: d, Shape: shape, Stride: shape[len(shape)-1]}
+	}
+	var ps []*Param
+	build := layer(r, 6, &ps)
+	compile := func(arena *Arena, x, dx, seed tensor.Tensor) *Program {
+		tape := NewTape(r.dev)
+		out := tape.Output(build(tape, tape.GradInput("x", x, dx)))
+		p, err := tape.Compile(arena, Options{Train: true, Seeds: map[*Var]tensor.Tensor{out: seed}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	real := compile(r.arena(), r.random(6, 6), r.random(6, 6), r.random(6, 6))
+	for _, p := range ps {
+		p.Value, p.Grad = absent(tensor.F64, p.Shape...), absent(tensor.F64, p.Shape...)
+	}
+	planned := compile(nil, absent(tensor.F64, 6, 6), absent(tensor.F64, 6, 6), absent(tensor.F64, 6, 6))
+	if planned.Size() != real.Size() || !slices.Equal(planned.Instructions(), real.Instructions()) {
+		t.Errorf("planned: %d bytes\n%s\nreal: %d bytes\n%s", planned.Size(), strings.Join(planned.Instructions(), "\n"),
+			real.Size(), strings.Join(real.Instructions(), "\n"))
+	}
+	defer func() {
+		if msg, _ := recover().(string); !strings.Contains(msg, "only planned") {
+			t.Errorf("panic %q", msg)
+		}
+	}()
+	planned.Forward()
+}
+
 // constant is memory of arbitrary numbers for an input of a tape under test.
 func constant(t *Tape, shape ...int) tensor.Tensor {
 	x, _, err := tensor.New(t.dev, tensor.F64, shape...)

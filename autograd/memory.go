@@ -83,7 +83,7 @@ func (c *compiler) mergeShares() bool {
 	for i := range c.p.code {
 		in := &c.p.code[i]
 		for _, s := range in.shares {
-			if part(s, i) {
+			if diverge(s, i) {
 				c.unshared[in.node] = true
 				ok = false
 			}
@@ -102,9 +102,9 @@ func (c *compiler) mergeShares() bool {
 	return true
 }
 
-// part tells whether the contents of buffers that are equal after instruction i
-// part while it matters: one is written while another is still to be read.
-func part(same []*buffer, i int) bool {
+// diverge tells whether the contents of buffers that are equal after instruction i
+// become different while it matters: one is written while another is still to be read.
+func diverge(same []*buffer, i int) bool {
 	for _, a := range same {
 		for _, b := range same {
 			for _, w := range a.writes {

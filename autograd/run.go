@@ -56,6 +56,9 @@ func (a *Arena) Free() {
 
 // Forward runs the forward pass (in a training program, the losses with it).
 func (p *Program) Forward() {
+	if p.arena == nil {
+		panic("autograd: a program that was only planned can't run")
+	}
 	p.arena.holder, p.tape.holder = p, p
 	p.exec(0, p.backward)
 }
@@ -63,7 +66,7 @@ func (p *Program) Forward() {
 // Backward runs the backward pass of the Forward before it. No other program of
 // the arena or the tape may have run in between.
 func (p *Program) Backward() {
-	if p.arena.holder != p || p.tape.holder != p {
+	if p.arena == nil || p.arena.holder != p || p.tape.holder != p {
 		panic("autograd: a backward pass without its forward pass just before it")
 	}
 	p.exec(p.backward, len(p.code))
