@@ -44,7 +44,7 @@ func TestResumeAfterKill(t *testing.T) {
 	for _, v := range variants(t) {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
-			text := resolved(t, base(t), append([]string{"checkpoint.every=10"}, v.sets...)...)
+			text := resolved(t, base(t), append([]string{"checkpoint.every=10", "eval.every=5"}, v.sets...)...)
 			rec := mustDecode(t, text)
 			whole, dir := filepath.Join(t.TempDir(), "run"), filepath.Join(t.TempDir(), "run")
 			dev := newTripwire(trip{}, nil)
@@ -151,13 +151,13 @@ func testInterrupts(t *testing.T, every int, sets ...string) {
 // TestResumeAfterInterrupt: a run that Ctrl-C stopped anywhere saves, and goes on
 // to the same bytes.
 func TestResumeAfterInterrupt(t *testing.T) {
-	testInterrupts(t, 7, "eval.every=3", "train.steps=8", "train.micro_tokens=64")
+	testInterrupts(t, 11, "eval.every=3", "train.steps=8", "train.micro_tokens=64")
 }
 
 // TestResumeAfterInterruptWithPatience: best weights, early stop and checkpoints
 // hang on evaluations, which may be those that are cut short.
 func TestResumeAfterInterruptWithPatience(t *testing.T) {
-	testInterrupts(t, 9, "eval.every=2", "eval.patience=2", "train.lr=0.3", "train.schedule=constant", "train.steps=12",
+	testInterrupts(t, 13, "eval.every=2", "eval.patience=2", "train.lr=0.3", "train.schedule=constant", "train.steps=12",
 		"checkpoint.every=3", "train.micro_tokens=64")
 }
 
