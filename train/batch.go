@@ -7,12 +7,16 @@ import (
 	"ringtail/tensor"
 )
 
-// tokenBucket and sequenceBucket are the granularity of compiled programs'
+// tokenBucket and sequenceBucket are the least granularity of compiled programs'
 // shapes: a micro-batch is filled up to them with tokens that no loss counts.
 const (
 	tokenBucket    = 64
 	sequenceBucket = 16
 )
+
+// bucketOf is the granularity in tokens for micro-batches of at most micro: a part
+// of it, so that the number of programs, which are all kept, stays small.
+func bucketOf(micro int) int { return max(tokenBucket, roundUp(micro/32, tokenBucket)) }
 
 func roundUp(n, to int) int { return (n + to - 1) / to * to }
 
@@ -102,8 +106,8 @@ func (p *pass) load(b *data.Batch) {
 
 // shapeOf is the shape that a micro-batch's real tokens are compiled for; the
 // loader's own filler is left out.
-func shapeOf(b *data.Batch, longest int, train bool) shape {
-	s := shape{tokens: roundUp(b.Tokens, tokenBucket), longest: longest, train: train}
+func shapeOf(b *data.Batch, micro, longest int, train bool) shape {
+	s := shape{tokens: roundUp(b.Tokens, bucketOf(micro)), longest: longest, train: train}
 	filler := (s.tokens - b.Tokens + longest - 1) / longest
 	s.sequences = roundUp(b.Rows+filler, sequenceBucket)
 	return s

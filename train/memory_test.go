@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"ringtail/data"
 	"ringtail/tensor/cpu"
 )
 
@@ -124,5 +125,23 @@ func TestAllocationsAStep(t *testing.T) {
 		t.Errorf("%.0f allocations a step", n)
 	} else {
 		t.Logf("%.0f allocations a step", n)
+	}
+}
+
+// TestFewShapes: however many tokens a micro-batch may have, few programs serve
+// all of its sizes.
+func TestFewShapes(t *testing.T) {
+	for _, micro := range []int{64, 2048, 10000, 1 << 17} {
+		sizes := map[int]bool{}
+		for n := 1; n <= micro; n++ {
+			s := shapeOf(&data.Batch{Tokens: n, Rows: 1}, micro, 64, true)
+			if s.tokens < n || s.tokens > n+max(64, micro/16) {
+				t.Fatalf("%d tokens of at most %d take a program of %d", n, micro, s.tokens)
+			}
+			sizes[s.tokens] = true
+		}
+		if len(sizes) > 33 {
+			t.Errorf("micro_tokens %d: %d sizes", micro, len(sizes))
+		}
 	}
 }

@@ -149,7 +149,7 @@ func (t *Trainer) Close() {
 
 // pass finds or compiles the program for a micro-batch.
 func (t *Trainer) pass(b *data.Batch, train bool) (*pass, error) {
-	s := shapeOf(b, t.longest, train)
+	s := shapeOf(b, t.rec.Train.MicroTokens, t.longest, train)
 	if p := t.passes[s]; p != nil {
 		return p, nil
 	}
