@@ -216,6 +216,9 @@ func TestResumeRefuses(t *testing.T) {
 	refuse("another recipe", dir, mustDecode(t, text, "train.lr=0.5"), true, "recipe.yaml", "0.01", "0.5")
 	refuse("no such folder", dir+"-none", mustDecode(t, text), true, dir+"-none")
 	refuse("not a run", t.TempDir(), mustDecode(t, text), true, "not a run folder")
+	if err := trainRun(context.Background(), mustDecode(t, text), "pretrain", dir, true, cpu.New()); err == nil || !strings.Contains(err.Error(), "train sft") {
+		t.Errorf("another objective: %v", err)
+	}
 	same(t, outcome(t, dir), want)
 
 	damage := func(name, file string, change func([]byte) []byte, words ...string) {

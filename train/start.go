@@ -57,6 +57,11 @@ func Start(ctx context.Context, rec *Recipe, opt Options) error {
 		if err := sameRecipe(opt.Dir, resolved); err != nil {
 			return err
 		}
+		if info, err := runs.ReadInfo(opt.Dir); err != nil {
+			return err
+		} else if info.Objective != "" && info.Objective != opt.Objective {
+			return fmt.Errorf("%s is a run of train %s; go on with it by: train %s --resume", opt.Dir, info.Objective, info.Objective)
+		}
 	} else if _, err := os.Stat(filepath.Join(opt.Dir, runs.RecipeFile)); err == nil {
 		return fmt.Errorf("%s holds a run already; go on with it by --resume, or name another folder by --dir", opt.Dir)
 	}
