@@ -5,8 +5,10 @@
 //
 // Submit takes token ids and Settings and delivers each new token with its
 // log-probability to a sink; Step advances everything by one token. The scheduler
-// never looks at a clock: the same requests, submitted between the same steps, give the same tokens,
-// and as each request draws from its own counter-based stream, its tokens don't depend on its neighbours.
+// never looks at a clock: the same requests, submitted between the same steps,
+// give the same tokens. Each request draws from its own counter-based stream, so
+// that its tokens depend on its neighbours by rounding alone: a device's kernels
+// may add in another order for another number of tokens in the step.
 package engine
 
 import (
@@ -50,12 +52,14 @@ type TextDecoder interface {
 // Finish says why a request ended.
 type Finish string
 
-// The reasons: an end-of-sequence token, stop id or stop string; MaxTokens or the context's end; Cancel.
+// The reasons: an end-of-sequence token, stop id or stop string; MaxTokens or the context's end; Cancel;
+// logits without a finite number.
 const (
 	Running   Finish = ""
 	Stop      Finish = "stop"
 	Length    Finish = "length"
 	Cancelled Finish = "cancelled"
+	Failed    Finish = "error"
 )
 
 // Event is what a sink receives: one for each token, the last with Finish set.
@@ -97,12 +101,15 @@ type Engine struct {
 	arena    *autograd.Arena
 	programs map[[2]int]*program
 	rows     []tensor.SampleRow
+	order    []int // slots by turn
+	turn     int   // requests admitted so far
 }
 
 // sequence is what a slot's cache holds.
 type sequence struct {
 	ids    []int32 // tokens in the cache, and after them those still to be read
 	cached int     // how many of ids are in the cache
+	turn   int     // when its request was admitted
 	req    *Request
 }
 
@@ -281,7 +288,8 @@ func (e *Engine) admit() {
 			waiting = append(waiting, r)
 			continue
 		}
-		e.seqs[slot] = &sequence{ids: append([]int32(nil), r.prompt...), cached: shared, req: r}
+		e.turn++
+		e.seqs[slot] = &sequence{ids: append([]int32(nil), r.prompt...), cached: shared, turn: e.turn, req: r}
 		e.stats.PromptTokens += len(r.prompt)
 		e.stats.CachedTokens += shared
 		e.stats.Running++
@@ -295,30 +303,26 @@ func (e *Engine) admit() {
 }
 
 // freeSlot finds a slot without a running request: the one whose cache shares
-// the longest prefix with the prompt, else an empty one, else the first.
+// the longest prefix with the prompt, else an empty one, else the one that was
+// used longest ago.
 func (e *Engine) freeSlot(prompt []int32) (slot, shared int) {
-	slot, shared = -1, -1
+	slot = -1
 	for i, s := range e.seqs {
-		switch {
-		case s != nil && s.req != nil:
+		if s != nil && s.req != nil {
 			continue
-		case s == nil:
-			if shared < 0 || shared == 0 && e.seqs[slot] != nil {
-				slot, shared = i, 0
-			}
-		default:
-			n := 0
-			if e.opt.ReusePrefix {
-				for n < s.cached && n < len(prompt)-1 && s.ids[n] == prompt[n] {
-					n++
-				}
-			}
-			if n > shared {
-				slot, shared = i, n
+		}
+		n := 0
+		if s != nil && e.opt.ReusePrefix {
+			for n < s.cached && n < len(prompt)-1 && s.ids[n] == prompt[n] {
+				n++
 			}
 		}
+		older := slot >= 0 && n == shared && e.seqs[slot] != nil && (s == nil || s.turn < e.seqs[slot].turn)
+		if slot < 0 || n > shared || older {
+			slot, shared = i, n
+		}
 	}
-	return slot, max(shared, 0)
+	return slot, shared
 }
 
 // finish ends a slot's request; the cache stays for prefixes.

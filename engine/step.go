@@ -130,14 +130,20 @@ func (e *Engine) Step() (more bool, err error) {
 }
 
 // plan chooses the tokens of the next step: first one token of every request
-// that is generating, then as much of the unread prompts as the chunk holds.
+// that is generating, then as much of the unread prompts as the chunk holds, in
+// the order in which they were admitted, so that newcomers can't starve them.
 func (e *Engine) plan() (parts []part, tokens int) {
+	e.order = e.order[:0]
+	for slot, s := range e.seqs {
+		if s != nil && s.req != nil {
+			e.order = append(e.order, slot)
+		}
+	}
+	slices.SortFunc(e.order, func(a, b int) int { return e.seqs[a].turn - e.seqs[b].turn })
 	left := e.opt.Chunk
 	for pass := range 2 {
-		for slot, s := range e.seqs {
-			if s == nil || s.req == nil {
-				continue
-			}
+		for _, slot := range e.order {
+			s := e.seqs[slot]
 			unread := len(s.ids) - s.cached
 			if (unread == 1) != (pass == 0) || left == 0 {
 				continue
@@ -205,7 +211,7 @@ func (e *Engine) sample(p *program, parts []part, rows int) {
 }
 
 // deliver hands the sampled tokens to their sinks.
-func (e *Engine) deliver(p *program, parts []part) error {
+func (e *Engine) deliver(p *program, parts []part) (err error) {
 	if len(e.rows) == 0 {
 		return nil
 	}
@@ -219,8 +225,10 @@ func (e *Engine) deliver(p *program, parts []part) error {
 		row++
 		s := e.seqs[q.slot]
 		r := s.req
-		if id < 0 {
-			return fmt.Errorf("%w after %d tokens: its weights are broken or diverged", ErrNotFinite, len(s.ids))
+		if id < 0 { // end this request; the others of the step go on
+			err = fmt.Errorf("%w after %d tokens: its weights are broken or diverged", ErrNotFinite, len(s.ids))
+			e.finish(q.slot, Event{ID: -1, Finish: Failed})
+			continue
 		}
 		r.made++
 		r.saw(id)
@@ -253,5 +261,5 @@ func (e *Engine) deliver(p *program, parts []part) error {
 		}
 	}
 	e.rows = e.rows[:0]
-	return nil
+	return err
 }
