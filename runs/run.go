@@ -62,12 +62,13 @@ type Run struct {
 	dir  string
 	lock *lock
 
-	mu      sync.Mutex
-	metrics *lines
-	samples *lines
-	events  *events // nil until something is logged
-	purge   int64   // first step that TensorBoard is to forget; -1: none
-	closed  bool
+	mu       sync.Mutex
+	metrics  *lines
+	samples  *lines
+	events   *events // nil until something is logged
+	noEvents bool
+	purge    int64 // first step that TensorBoard is to forget; -1: none
+	closed   bool
 }
 
 // Create makes a run folder and locks it. A folder that holds a run already is
@@ -202,7 +203,7 @@ func (r *Run) Log(step int, values map[string]float64) error {
 	if err := r.metrics.append(encodeMetrics(step, values)); err != nil {
 		return err
 	}
-	if err := r.openEvents(); err != nil {
+	if err := r.openEvents(); r.events == nil {
 		return err
 	}
 	return r.events.scalars(step, values)
@@ -223,7 +224,7 @@ func (r *Run) Sample(s Sample) error {
 	if err := r.samples.append(line); err != nil {
 		return err
 	}
-	if err := r.openEvents(); err != nil {
+	if err := r.openEvents(); r.events == nil {
 		return err
 	}
 	return r.events.text(s)
@@ -241,13 +242,23 @@ func (r *Run) openLines(l **lines, name string) error {
 	return err
 }
 
+// openEvents opens the event file, unless there is to be none.
 func (r *Run) openEvents() error {
-	if r.events != nil {
+	if r.events != nil || r.noEvents {
 		return nil
 	}
-	var err error
-	r.events, err = createEvents(r.dir, r.purge)
+	events, err := createEvents(r.dir, r.purge)
+	if err == nil {
+		r.events = events
+	}
 	return err
+}
+
+// SetTensorBoard says whether event files are written; they are unless this says no.
+func (r *Run) SetTensorBoard(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.noEvents = !on
 }
 
 // Sync brings metrics, samples and events to the disk. Call it before a

@@ -350,3 +350,21 @@ func TestSamples(t *testing.T) {
 		t.Error("a score that is not a number was accepted")
 	}
 }
+
+func TestNoTensorBoard(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	r, err := Create(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetTensorBoard(false)
+	if err := errors.Join(r.Log(1, map[string]float64{"loss": 2}), r.Sample(Sample{Step: 1, Prompt: "p", Completion: "c"}), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if files, _ := filepath.Glob(filepath.Join(dir, "events.*")); len(files) != 0 {
+		t.Errorf("event files %v were written", files)
+	}
+	if s, err := ReadMetrics(dir); err != nil || len(s) != 1 {
+		t.Errorf("metrics %v (%v)", s, err)
+	}
+}

@@ -84,6 +84,7 @@ func Start(ctx context.Context, rec *Recipe, opt Options) error {
 			return err
 		}
 	}
+	t.run.SetTensorBoard(rec.Log.TensorBoard)
 	t.progress = runs.NewProgress(opt.Messages, opt.Progress, t.steps)
 	defer t.progress.Close()
 	if opt.Resume {

@@ -22,6 +22,7 @@ package cpu
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"ringtail/tensor"
@@ -79,6 +80,9 @@ func (*Device) Sync() error { return nil }
 // read from a file past the operating system's cache.
 const pageSize = 4096
 
+// live is the memory allocated and not yet freed, of all CPU devices, in bytes.
+var live atomic.Int64
+
 // Alloc returns n bytes of zeroed memory outside the Go heap, from a multiple of
 // 4096 on. The error says how many bytes could not be had.
 func (d *Device) Alloc(n int) (*tensor.Buffer, error) {
@@ -86,11 +90,21 @@ func (d *Device) Alloc(n int) (*tensor.Buffer, error) {
 		return nil, fmt.Errorf("cpu: cannot allocate %d bytes: no such amount of memory", n)
 	}
 	size := max(n+pageSize-1, pageSize) &^ (pageSize - 1)
+	// Systems promise more memory than they have and end the program when it is
+	// touched; say no while there is somebody to say it to.
+	used := live.Add(int64(size)) - int64(size)
+	if have := machineMemory(); have > 0 && used+int64(size) > have {
+		live.Add(-int64(size))
+		return nil, fmt.Errorf("cpu: cannot allocate %d bytes (%.1f GiB) beside the %.1f GiB in use: the machine has %.1f GiB; use a smaller model, batch or cache",
+			n, float64(n)/(1<<30), float64(used)/(1<<30), float64(have)/(1<<30))
+	}
 	p, err := mapMemory(size)
 	if err != nil {
+		live.Add(-int64(size))
 		return nil, fmt.Errorf("cpu: cannot allocate %d bytes (%.1f GiB): %w; use a smaller model, batch or cache", n, float64(n)/(1<<30), err)
 	}
 	free := sync.OnceFunc(func() {
+		live.Add(-int64(size))
 		if err := unmapMemory(p, size); err != nil {
 			panic(fmt.Sprintf("cpu: memory of %d bytes at %p cannot be freed: %v", n, p, err))
 		}

@@ -355,3 +355,32 @@ func BenchmarkRows(b *testing.B) {
 		}
 	}
 }
+
+// TestMemoryLimit: more memory than the machine has is refused before it is
+// touched, whatever the system would promise.
+func TestMemoryLimit(t *testing.T) {
+	have := machineMemory()
+	if have == 0 {
+		t.Skip("the machine's memory is not known on this system")
+	}
+	d := New()
+	before := live.Load()
+	if b, err := d.Alloc(int(have)); err == nil && before > 0 {
+		b.Free()
+		t.Error("as much as the machine has was allocated beside what is in use")
+	} else if err == nil {
+		b.Free()
+	}
+	if _, err := d.Alloc(int(have) + pageSize); err == nil || !strings.Contains(err.Error(), "GiB") {
+		t.Errorf("more than the machine has: %v", err)
+	}
+	b, err := d.Alloc(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Free()
+	b.Free()
+	if after := live.Load(); after != before {
+		t.Errorf("%d bytes are counted in use, %d before", after, before)
+	}
+}
