@@ -4,31 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-)
 
-// goldenDir is the folder of reference data: RINGTAIL_GOLDEN, or ../shared/golden seen from the repository root.
-func goldenDir(t *testing.T) string {
-	t.Helper()
-	if dir := os.Getenv("RINGTAIL_GOLDEN"); dir != "" {
-		return dir
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(filepath.Dir(dir), "shared", "golden")
-		}
-		if filepath.Dir(dir) == dir {
-			t.Fatal("no go.mod above the test's folder")
-		}
-		dir = filepath.Dir(dir)
-	}
-}
+	"ringtail/golden"
+)
 
 type goldenCase struct {
 	Name                string
@@ -40,11 +20,7 @@ type goldenCase struct {
 }
 
 func TestGoldenChatTemplates(t *testing.T) {
-	path := filepath.Join(goldenDir(t), "chat_templates.json")
-	data, err := os.ReadFile(path)
-	if os.IsNotExist(err) {
-		t.Skipf("no golden chat templates: %v", err)
-	}
+	data, err := os.ReadFile(golden.Find(t, "chat_templates.json")[0])
 	if err != nil {
 		t.Fatal(err)
 	}

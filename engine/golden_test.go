@@ -2,12 +2,12 @@ package engine
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"ringtail/autograd"
+	"ringtail/golden"
 	"ringtail/model"
 	"ringtail/safetensors"
 	"ringtail/tensor"
@@ -17,14 +17,7 @@ import (
 
 func goldenModels(t *testing.T) []string {
 	t.Helper()
-	dir := os.Getenv("RINGTAIL_GOLDEN")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared", "golden")
-	}
-	list, _ := filepath.Glob(filepath.Join(dir, "models", "*", "io.safetensors"))
-	if len(list) == 0 {
-		t.Skipf("no golden models in %s (set RINGTAIL_GOLDEN)", dir)
-	}
+	list := golden.Find(t, "models/*/io.safetensors")
 	for i := range list {
 		list[i] = filepath.Dir(list[i])
 	}

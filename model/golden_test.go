@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"ringtail/autograd"
+	"ringtail/golden"
 	"ringtail/optim"
 	"ringtail/safetensors"
 	"ringtail/tensor"
@@ -21,14 +22,7 @@ import (
 // goldenModels lists the model folders of the golden data.
 func goldenModels(t *testing.T) []string {
 	t.Helper()
-	dir := os.Getenv("RINGTAIL_GOLDEN")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared", "golden")
-	}
-	list, _ := filepath.Glob(filepath.Join(dir, "models", "*", "config.json"))
-	if len(list) == 0 {
-		t.Skipf("no golden models in %s (set RINGTAIL_GOLDEN)", dir)
-	}
+	list := golden.Find(t, "models/*/config.json")
 	for i := range list {
 		list[i] = filepath.Dir(list[i])
 	}

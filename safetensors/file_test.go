@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"ringtail/golden"
 )
 
 // raw puts a file together from a header's text and data.
@@ -243,36 +245,9 @@ func FuzzIndex(f *testing.F) {
 	})
 }
 
-// goldenDir is the folder of the reference implementations' results.
-func goldenDir(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("RINGTAIL_GOLDEN")
-	if dir == "" {
-		root, err := os.Getwd()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for {
-			if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-				break
-			}
-			up := filepath.Dir(root)
-			if up == root {
-				t.Fatal("no go.mod above the test")
-			}
-			root = up
-		}
-		dir = filepath.Join(root, "..", "shared", "golden")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("golden data absent: %v", err)
-	}
-	return dir
-}
-
 // Every golden file opens, and what we write from it is read back the same.
 func TestGoldenFiles(t *testing.T) {
-	root := goldenDir(t)
+	root := golden.Dir(t)
 	var files []string
 	filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".safetensors") {
@@ -324,7 +299,7 @@ func TestGoldenFiles(t *testing.T) {
 }
 
 func TestGoldenFolders(t *testing.T) {
-	root := filepath.Join(goldenDir(t), "models")
+	root := filepath.Join(golden.Dir(t), "models")
 	models, err := os.ReadDir(root)
 	if err != nil {
 		t.Skipf("no golden models: %v", err)

@@ -8,34 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-)
 
-// goldenDir is RINGTAIL_GOLDEN, by default ../shared/golden from the
-// repository's root. It skips the test where the folder is absent.
-func goldenDir(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("RINGTAIL_GOLDEN")
-	if dir == "" {
-		root, err := os.Getwd()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for {
-			if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-				break
-			}
-			if filepath.Dir(root) == root {
-				t.Fatal("no go.mod above the test")
-			}
-			root = filepath.Dir(root)
-		}
-		dir = filepath.Join(root, "..", "shared", "golden")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("golden data is absent: %v", err)
-	}
-	return dir
-}
+	"ringtail/golden"
+)
 
 // vector is what the tokenizers library makes of a text.
 type vector struct {
@@ -48,12 +23,7 @@ type vector struct {
 
 // TestGolden compares every NAME.json that has a NAME.vectors.json.
 func TestGolden(t *testing.T) {
-	dir := filepath.Join(goldenDir(t), "tokenizers")
-	files, err := filepath.Glob(filepath.Join(dir, "*.vectors.json"))
-	if err != nil || len(files) == 0 {
-		t.Skipf("no vectors in %s", dir)
-	}
-	for _, file := range files {
+	for _, file := range golden.Find(t, "tokenizers/*.vectors.json") {
 		path := strings.TrimSuffix(file, ".vectors.json") + ".json"
 		if _, err := os.Stat(path); err != nil {
 			continue // of a .model file

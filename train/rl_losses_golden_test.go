@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"ringtail/golden"
 )
 
 // rlGolden is a rl_losses.json: B rows of T tokens (V logits), P pairs, G groups of
@@ -74,18 +76,7 @@ type rlGolden struct {
 // TestGoldenRLLosses compares every loss, and its gradient, with PyTorch's: each in
 // float64 and float32, with padded rows under a mask and with the same rows packed.
 func TestGoldenRLLosses(t *testing.T) {
-	dir := os.Getenv("RINGTAIL_GOLDEN")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared", "golden")
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "rl_losses*.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) == 0 {
-		t.Skipf("no rl_losses.json in %s (set RINGTAIL_GOLDEN)", dir)
-	}
-	for _, file := range files {
+	for _, file := range golden.Find(t, "rl_losses*.json") {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
