@@ -40,7 +40,7 @@ type conversation struct {
 	system   string
 	history  []chat.Message
 	turn     uint64
-	fixed    bool // the seed was given: each turn's follows from it
+	left     int // messages left out of the context, of which the user was told
 }
 
 func (c *chatCmd) Run(e *env) error {
@@ -52,7 +52,7 @@ func (c *chatCmd) Run(e *env) error {
 		return err
 	}
 	defer a.close()
-	t := &conversation{e: e, a: a, settings: c.settings(a.stops), system: c.System, fixed: c.Seed != nil}
+	t := &conversation{e: e, a: a, settings: c.settings(a.stops), system: c.System}
 	params, _ := a.model.Store.Params()
 	fmt.Fprintf(e.stderr, "%s: %.1fM parameters, context %d tokens, %s. /help for help.\n", c.Model, float64(params)/1e6, a.engine.Capacity(), a.text.Choice)
 	return t.loop()
@@ -189,7 +189,8 @@ func (t *conversation) fit() ([]int32, error) {
 			return nil, err
 		}
 		if len(ids)+room <= t.a.engine.Capacity() {
-			if n := len(t.history) - len(messages); n > 0 {
+			if n := len(t.history) - len(messages); n > t.left {
+				t.left = n
 				fmt.Fprintf(t.e.stderr, "(the oldest %d messages no longer fit into the context of %d tokens)\n", n, t.a.engine.Capacity())
 			}
 			return ids, nil
@@ -209,9 +210,9 @@ func (t *conversation) command(line string, interrupt <-chan os.Signal) error {
 	case "/help", "/?":
 		fmt.Fprint(t.e.stdout, chatHelp)
 	case "/new", "/clear":
-		t.history = nil
+		t.history, t.left = nil, 0
 	case "/system":
-		t.system, t.history = rest, nil
+		t.system, t.history, t.left = rest, nil, 0
 	case "/history":
 		if t.system != "" {
 			fmt.Fprintf(t.e.stdout, "system: %s\n", visible(t.system))

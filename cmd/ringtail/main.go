@@ -72,7 +72,11 @@ func run(e *env, args []string) int {
 		return code
 	}
 	if err != nil {
-		fmt.Fprintf(e.stderr, "ringtail: %v; see: ringtail --help\n", err)
+		text := err.Error()
+		if strings.HasPrefix(text, "unexpected argument "+args[0]) {
+			text = strings.Replace(text, "unexpected argument", "unknown command", 1)
+		}
+		fmt.Fprintf(e.stderr, "ringtail: %s; see: ringtail --help\n", text)
 		return exitUsage
 	}
 	err = k.Run(e)

@@ -33,7 +33,7 @@ type trainFlags struct {
 	Recipe  string   `arg:"" optional:"" placeholder:"RECIPE.yaml" help:"The recipe; paths in it are relative to it"`
 	Dir     string   `placeholder:"DIR" help:"The run's folder; default: runs/NAME, after the recipe"`
 	Resume  bool     `help:"Go on with the run in --dir from its last checkpoint"`
-	Set     []string `sep:"none" placeholder:"KEY=VALUE" help:"Override a key of the recipe: train.lr=1e-4 (may be given several times)"`
+	Set     []string `sep:"none" placeholder:"KEY=VALUE" help:"Override a key of the recipe: train.lr=1e-4; paths are relative to the recipe (may be given several times)"`
 	Explain bool     `help:"Print every key of a recipe and end"`
 	Seed    *uint64  `placeholder:"N" help:"Same as --set seed=N"`
 	Device  string   `placeholder:"auto|cpu" help:"Same as --set device=..."`
