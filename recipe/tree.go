@@ -252,7 +252,7 @@ func (c *converter) value(n ast.Node, depth int) (*node, error) {
 		name := n.Value.GetToken().Value
 		v, ok := c.anchors[name]
 		if !ok {
-			return nil, &lineError{line, fmt.Sprintf("alias *%s has no anchor &%s before it", name, name)}
+			return nil, &lineError{line, fmt.Sprintf("alias *%s has no anchor &%s before it", quoteKey(name), quoteKey(name))}
 		}
 		return c.clone(v, line, depth)
 	case *ast.TagNode:
