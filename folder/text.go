@@ -35,7 +35,10 @@ type Text struct {
 // names a built-in one or a file; where it is empty the folder's own is taken,
 // else a built-in one that fits the vocabulary.
 func Open(dir, from, template string) (*Text, error) {
-	tok, err := openTokenizer(dir, from)
+	if from == "" {
+		from = dir
+	}
+	tok, err := OpenTokenizer(from)
 	if err != nil {
 		return nil, err
 	}
@@ -64,10 +67,9 @@ func Open(dir, from, template string) (*Text, error) {
 	return t, nil
 }
 
-func openTokenizer(dir, from string) (*tokenizer.Tokenizer, error) {
-	if from == "" {
-		from = dir
-	}
+// OpenTokenizer reads the tokenizer of a folder, or a tokenizer.json; beside a
+// file of that name the folder's other tokenizer files count too.
+func OpenTokenizer(from string) (*tokenizer.Tokenizer, error) {
 	info, err := os.Stat(from)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: no such tokenizer; give a folder with tokenizer.json, or such a file", from)

@@ -42,10 +42,11 @@ func (m *Model) Save(dir string) error {
 	if err != nil {
 		return err
 	}
+	bits, _ := safetensors.DtypeBits(dtype)
 	var buf []byte
 	for _, s := range specs {
 		err := m.Store.Tensor(s.Name, func(src []float32) error {
-			n := len(src) * map[string]int{"F32": 4, "F16": 2, "BF16": 2, "F64": 8}[dtype]
+			n := len(src) * bits / 8
 			if len(buf) < n {
 				buf = make([]byte, n)
 			}

@@ -262,7 +262,7 @@ func newTrainer(t testing.TB, rec *Recipe, objective string, dev tensor.Device) 
 	}
 	tr := &Trainer{rec: rec, dir: t.TempDir(), dev: dev, pretrain: objective == "pretrain"}
 	t.Cleanup(tr.Close)
-	if err := tr.load(context.Background(), Options{}); err != nil {
+	if err := tr.load(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if err := tr.prepare(); err != nil {

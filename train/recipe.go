@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"ringtail/data"
@@ -144,18 +145,14 @@ func (r *Recipe) Check() error {
 		return fmt.Errorf("train.micro_tokens %d is less than data.max_tokens %d: one row would not fit", r.Train.MicroTokens, r.Data.MaxTokens)
 	}
 	for _, s := range append(append([]Source(nil), r.Data.Train...), r.Data.Eval...) {
-		if s.Format == "" {
+		if s.Format == "" || slices.Contains(data.Formats(), data.Format(s.Format)) {
 			continue
 		}
-		known := false
 		var names []string
 		for _, f := range data.Formats() {
-			known = known || string(f) == s.Format
 			names = append(names, string(f))
 		}
-		if !known {
-			return fmt.Errorf("data: format %q is not one of %s", s.Format, strings.Join(names, ", "))
-		}
+		return fmt.Errorf("data: format %q is not one of %s", s.Format, strings.Join(names, ", "))
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func Start(ctx context.Context, rec *Recipe, opt Options) error {
 	if t.dev == nil {
 		t.dev = cpu.New()
 	}
-	if err := t.load(ctx, opt); err != nil {
+	if err := t.load(ctx); err != nil {
 		return err
 	}
 	if err := t.prepare(); err != nil {
@@ -160,7 +160,7 @@ func sameRecipe(dir string, resolved []byte) error {
 }
 
 // load reads tokenizer, data and model.
-func (t *Trainer) load(ctx context.Context, opt Options) error {
+func (t *Trainer) load(ctx context.Context) error {
 	var err error
 	if t.text, err = folder.Open(t.rec.Model.Path, t.rec.Tokenizer, t.rec.Template); err != nil {
 		return err

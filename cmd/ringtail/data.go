@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/term"
 
@@ -37,14 +38,8 @@ func (f dataFlags) load(e *env) (*data.Dataset, *folder.Text, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if f.Format != "" {
-		known := false
-		for _, k := range data.Formats() {
-			known = known || string(k) == f.Format
-		}
-		if !known {
-			return nil, nil, usagef("no format %q; there are %v", f.Format, data.Formats())
-		}
+	if f.Format != "" && !slices.Contains(data.Formats(), data.Format(f.Format)) {
+		return nil, nil, usagef("no format %q; there are %v", f.Format, data.Formats())
 	}
 	set, err := data.Load(e.ctx, []data.Source{{Files: f.Data, Format: data.Format(f.Format)}}, data.Options{Use: data.Use(f.Use),
 		TrainOn: data.TrainOn(f.TrainOn), MaxTokens: f.MaxTokens, TooLong: data.TooLong(f.TooLong), BadRows: data.BadRows(f.BadRows)}, text.Encoder())

@@ -15,6 +15,7 @@ import (
 	"ringtail/atomicfile"
 	"ringtail/chat"
 	"ringtail/data"
+	"ringtail/folder"
 	"ringtail/tokenizer"
 )
 
@@ -165,19 +166,8 @@ type tokenizerEncodeCmd struct {
 	JSON    bool     `help:"Print JSON"`
 }
 
-func loadTokenizer(path string) (*tokenizer.Tokenizer, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("%s: no such tokenizer; give a folder with tokenizer.json, or such a file", path)
-	}
-	if info.IsDir() {
-		return tokenizer.LoadFolder(path)
-	}
-	return tokenizer.Load(path)
-}
-
 func (c *tokenizerEncodeCmd) Run(e *env) error {
-	tok, err := loadTokenizer(c.Model)
+	tok, err := folder.OpenTokenizer(c.Model)
 	if err != nil {
 		return err
 	}
@@ -216,7 +206,7 @@ type tokenizerDecodeCmd struct {
 }
 
 func (c *tokenizerDecodeCmd) Run(e *env) error {
-	tok, err := loadTokenizer(c.Model)
+	tok, err := folder.OpenTokenizer(c.Model)
 	if err != nil {
 		return err
 	}
