@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -40,9 +41,19 @@ type Config struct {
 	Dtype        string // of the stored weights: "float32", "bfloat16", "float16"
 	BOS, PAD     int    // -1 if absent
 	EOS          []int
+	// Reward is how the raw scores of a reward or value model are normalised.
+	Reward Normalization
 
 	raw map[string]any // the file's own fields, written back
 }
+
+// Normalization turns a raw score into (raw − Mean)/Std: the scale on which the
+// answers that a reward model was normalised on have mean 0 and deviation 1. It
+// stands in config.json as "ringtail": {"reward_mean": m, "reward_std": s}.
+type Normalization struct{ Mean, Std float64 }
+
+// Apply normalises a raw score.
+func (n Normalization) Apply(raw float64) float64 { return (raw - n.Mean) / n.Std }
 
 // Sizes beyond which config.json is taken to be broken: several times the largest
 // published models, and small enough that products of them can't overflow.
@@ -121,6 +132,7 @@ func ParseConfig(text []byte) (*Config, error) {
 	c.PAD = f.id("pad_token_id")
 	c.EOS = f.ids("eos_token_id")
 	c.Activation = f.activation("hidden_act", "silu")
+	c.Reward = f.normalization("ringtail")
 	fam.read(c, f)
 	c.Rope = readRope(f, c)
 	if f.err != nil {
@@ -253,6 +265,14 @@ func (c *Config) JSON() ([]byte, error) {
 		out["eos_token_id"] = c.EOS[0]
 	default:
 		out["eos_token_id"] = c.EOS
+	}
+	if c.Reward != (Normalization{Std: 1}) || out["ringtail"] != nil {
+		own := map[string]any{}
+		if was, ok := out["ringtail"].(map[string]any); ok {
+			own = maps.Clone(was)
+		}
+		own["reward_mean"], own["reward_std"] = c.Reward.Mean, c.Reward.Std
+		out["ringtail"] = own
 	}
 	b, err := json.MarshalIndent(out, "", "  ")
 	return append(b, '\n'), err
@@ -399,6 +419,30 @@ func (f *fields) id(key string) int {
 		return -1
 	}
 	return ids[0]
+}
+
+// normalization reads Ringtail's own object of a reward model; absent, scores stay as they are.
+func (f *fields) normalization(key string) Normalization {
+	n := Normalization{Std: 1}
+	v, ok := f.raw[key]
+	if !ok || v == nil {
+		return n
+	}
+	own, ok := v.(map[string]any)
+	if !ok {
+		f.fail(key, v, "an object")
+		return n
+	}
+	inner := &fields{raw: own}
+	n.Mean, n.Std = inner.number("reward_mean", 0), inner.number("reward_std", 1)
+	if inner.err != nil && f.err == nil {
+		f.err = fmt.Errorf("%s.%w", key, inner.err)
+	}
+	if !(n.Std > 0) || math.IsInf(n.Std, 0) || math.IsNaN(n.Mean) || math.IsInf(n.Mean, 0) {
+		f.fail(key+".reward_std", n.Std, "above 0, beside a finite reward_mean")
+		return Normalization{Std: 1}
+	}
+	return n
 }
 
 func (f *fields) activation(key, def string) tensor.Activation {

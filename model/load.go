@@ -9,8 +9,7 @@ import (
 	"ringtail/tensor"
 )
 
-// Load reads a model folder: config.json and safetensors. A scalar head that the
-// folder lacks is made fresh.
+// Load reads a model folder: config.json and safetensors.
 func Load(dir string, dev tensor.Device, opt Options) (*Model, error) {
 	c, err := LoadConfig(dir)
 	if err != nil {
@@ -33,6 +32,10 @@ func Load(dir string, dev tensor.Device, opt Options) (*Model, error) {
 		t, name, ok := find(files, s.Name)
 		if !ok {
 			if head == ScalarHead && s.Name == families[c.family()].names.score {
+				if !opt.FreshHead {
+					return nil, fmt.Errorf("%s: no tensor %s: this is no reward or value model (config.json says %s); train one with: ringtail train reward",
+						dir, s.Name, c.Architecture)
+				}
 				fresh = s.Name
 				continue
 			}

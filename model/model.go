@@ -34,6 +34,8 @@ type Options struct {
 	Decay func(name string, shape []int) bool
 	// ChunkLen is the size of chunks in elements; 0: shard.DefaultChunk.
 	ChunkLen int
+	// FreshHead lets Load make a scalar head that the folder lacks; without it that is an error.
+	FreshHead bool
 	// Seed makes the weights that no file gives.
 	Seed uint64
 }

@@ -218,7 +218,7 @@ func TestHeads(t *testing.T) {
 		t.Fatal(err)
 	}
 	score := func(seed uint64) []float32 {
-		n := reload(t, dir, cpu.New(), Options{Head: ScalarHead, Seed: seed})
+		n := reload(t, dir, cpu.New(), Options{Head: ScalarHead, FreshHead: true, Seed: seed})
 		if n.Store.Param("lm_head.weight") != nil {
 			t.Error("a scalar model holds lm_head")
 		}
@@ -227,7 +227,7 @@ func TestHeads(t *testing.T) {
 	if a, b, c := score(1), score(1), score(2); !slices.Equal(a, b) || slices.Equal(a, c) || slices.Max(a) == 0 {
 		t.Errorf("heads %v, %v and %v", a[:3], b[:3], c[:3])
 	}
-	n := reload(t, dir, cpu.New(), Options{Head: ScalarHead})
+	n := reload(t, dir, cpu.New(), Options{Head: ScalarHead, FreshHead: true})
 	scalar := t.TempDir()
 	if err := n.Save(scalar); err != nil {
 		t.Fatal(err)
