@@ -54,6 +54,10 @@ type Ops struct {
 
 	// CrossEntropy is the fused output projection and loss; see its argument.
 	CrossEntropy func(a CrossEntropy)
+	// LogProb is the output projection fused with the log-probabilities of chosen
+	// tokens, LogProbBackward its gradients; see their arguments.
+	LogProb         func(a LogProb)
+	LogProbBackward func(a LogProbBackward)
 
 	// SumSquares adds Σ x² to the first element of out (F64 on every device).
 	SumSquares func(out, x Tensor)
@@ -187,6 +191,43 @@ type CrossEntropy struct {
 	Targets Tensor // I32 [T]
 	DX, DW  Tensor
 	Scale   Tensor // Float [1]
+}
+
+// LogProb projects X [T, H] on the vocabulary with W [V, H] and scores the tokens
+// that were chosen: with z = X_t·Wᵀ/Temperature, p = softmax(z) and a = Targets[t]
+//
+//	LSE[t] = log Σ_j e^z_j
+//	LogProbs[t] = z_a − LSE[t]
+//	Entropies[t] = −Σ_j p_j·log p_j
+//
+// and all three are 0 where a is negative. Entropies may be absent. Temperature is
+// above 0: that at which the tokens were sampled. Logits never exist in full. LSE
+// and Entropies are kept for the backward pass.
+type LogProb struct {
+	LogProbs, Entropies, LSE Tensor // [T]
+	X, W                     Tensor
+	Targets                  Tensor // I32 [T]
+	Temperature              float32
+}
+
+// LogProbBackward gives the gradients of LogProb from those of its results,
+// DLogProbs and DEntropies [T], either of which may be absent (0):
+//
+//	dz_j = (DLogProbs[t]·([j = a] − p_j) − DEntropies[t]·p_j·(log p_j + Entropies[t])) / Temperature
+//	DX_t = dz·W,  DW += dzᵀ·X
+//
+// DX [T, H] is 0 for rows without a target; DX or DW may be absent. Rows without
+// a target, or whose derivatives are both 0, cost nothing. The logits of a block of
+// rows are computed again. LSE and Entropies (absent without DEntropies) are the
+// forward's, for a device that sees a row of logits in pieces; one that has it whole
+// does better to sum anew, since p = e^(z−LSE) loses the digits that a large LSE lacks.
+type LogProbBackward struct {
+	DX, DW                Tensor
+	DLogProbs, DEntropies Tensor // [T]
+	X, W                  Tensor
+	Targets               Tensor // I32 [T]
+	LSE, Entropies        Tensor // [T]
+	Temperature           float32
 }
 
 // What changes from step to step lies in one small device tensor, the step

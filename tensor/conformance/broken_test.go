@@ -3,6 +3,7 @@ package conformance
 import (
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -271,6 +272,41 @@ func TestSuiteFindsMistakes(t *testing.T) {
 					a.Scale = one
 				}
 				good.CrossEntropy(a)
+			}
+		}},
+		{"log-probabilities at temperature 1", "LogProb", "[", func(ops *tensor.Ops) {
+			ops.LogProb = func(a tensor.LogProb) { a.Temperature = 1; good.LogProb(a) }
+		}},
+		{"entropies of ignored rows not set", "LogProb", "Entropies[", func(ops *tensor.Ops) {
+			ops.LogProb = func(a tensor.LogProb) {
+				good.LogProb(a)
+				for t, y := range a.Targets.Int32() {
+					if y < 0 && !a.Entropies.IsZero() {
+						a.Entropies.Float64()[t] = math.NaN()
+					}
+				}
+			}
+		}},
+		{"the sign of the entropy's gradient", "LogProbBackward", "[", func(ops *tensor.Ops) {
+			ops.LogProbBackward = func(a tensor.LogProbBackward) {
+				if !a.DEntropies.IsZero() {
+					dh, b, _ := tensor.New(ref.New(), tensor.F64, a.DEntropies.Shape...)
+					defer b.Free()
+					good.Copy(dh, a.DEntropies)
+					good.Scale(dh, -1)
+					a.DEntropies = dh
+				}
+				good.LogProbBackward(a)
+			}
+		}},
+		{"rows computed whose derivatives are 0", "LogProbBackward", "DX[", func(ops *tensor.Ops) {
+			ops.LogProbBackward = func(a tensor.LogProbBackward) {
+				good.LogProbBackward(a)
+				for t := range a.Targets.Len() {
+					if x := a.X.Slice(t, 1); !a.DX.IsZero() && slices.ContainsFunc(x.Float64(), math.IsNaN) {
+						good.Copy(a.DX.Slice(t, 1), x) // 0 times NaN
+					}
+				}
 			}
 		}},
 		{"set in place of added", "SumSquares", "out[", func(ops *tensor.Ops) {

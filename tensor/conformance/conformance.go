@@ -62,6 +62,8 @@ var sections = []struct {
 	{"GLU", testGLU},
 	{"GLUBackward", testGLUBackward},
 	{"CrossEntropy", testCrossEntropy},
+	{"LogProb", testLogProb},
+	{"LogProbBackward", testLogProbBackward},
 	{"SumSquares", testSumSquares},
 	{"ClipFactor", testClipFactor},
 	{"AdamW", testAdamW},

@@ -54,6 +54,8 @@ func New() *Device {
 		GLU:               glu,
 		GLUBackward:       gluBackward,
 		CrossEntropy:      crossEntropy,
+		LogProb:           logProb,
+		LogProbBackward:   logProbBackward,
 		SumSquares:        sumSquares,
 		ClipFactor:        clipFactor,
 		AdamW:             adamW,

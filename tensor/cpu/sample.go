@@ -128,7 +128,7 @@ func (d *draw) adjust(raw []float32) {
 
 // token is the id drawn, -1 if there is none to draw.
 func (d *draw) token() int {
-	largest, id := d.largest()
+	largest, id := largestOf(d.z)
 	if id < 0 || d.rule.Temperature == 0 || math.IsInf(float64(largest), 1) {
 		return id
 	}
@@ -138,16 +138,17 @@ func (d *draw) token() int {
 	return d.choose(d.cut())
 }
 
-// largest is the largest logit and the lowest id that has it.
-func (d *draw) largest() (float32, int) {
+// largestOf is the largest element of z, NaN left out, and the lowest index that
+// has it; −Inf and −1 if there is none above −Inf.
+func largestOf(z []float32) (float32, int) {
 	m, at := float32(math.Inf(-1)), -1
-	for i := 0; i < len(d.z); i += sampleBlock {
-		if x := vecMax(d.z[i:min(i+sampleBlock, len(d.z))]); x > m {
+	for i := 0; i < len(z); i += sampleBlock {
+		if x := vecMax(z[i:min(i+sampleBlock, len(z))]); x > m {
 			m, at = x, i
 		}
 	}
 	for i := max(at, 0); at >= 0; i++ {
-		if d.z[i] == m {
+		if z[i] == m {
 			return m, i
 		}
 	}

@@ -181,6 +181,42 @@ func TestCrossEntropy(t *testing.T) {
 	m.expect("Loss", loss, 1e-12, 10+first+math.Log(3), 23, 32)
 }
 
+// TestLogProb compares with probabilities worked out by hand: of logits that are
+// logarithms, at temperatures that square them or take their roots.
+func TestLogProb(t *testing.T) {
+	m := newMaker(t)
+	ln := math.Log
+	x := m.set(m.blank(4, 1), 1, 1, 1, 0)
+	w := m.set(m.blank(3, 1), ln(1), ln(4), ln(16))
+	targets := m.ints(2, -100, 0, 1)
+	for _, c := range []struct {
+		temperature float32
+		weights     [3]float64
+	}{{1, [3]float64{1, 4, 16}}, {0.5, [3]float64{1, 16, 256}}, {2, [3]float64{1, 2, 4}}} {
+		total, h := 0.0, 0.0
+		for _, v := range c.weights {
+			total += v
+		}
+		for _, v := range c.weights {
+			h -= v / total * ln(v/total)
+		}
+		a := tensor.LogProb{X: x, W: w, Targets: targets, Temperature: c.temperature, LogProbs: m.blank(4), LSE: m.blank(4)}
+		m.ops.LogProb(a)
+		a.Entropies = m.blank(4)
+		for range 2 { // without and with entropies
+			m.expect("LogProbs", a.LogProbs, 1e-14, ln(c.weights[2]/total), 0, ln(c.weights[0]/total), -ln(3))
+			m.expect("LSE", a.LSE, 1e-14, ln(total), 0, ln(total), ln(3))
+			m.ops.LogProb(a)
+		}
+		m.expect("Entropies", a.Entropies, 1e-14, h, 0, h, ln(3))
+	}
+	// Probabilities of 1 and 0, the logits far apart.
+	a := tensor.LogProb{X: m.set(m.blank(2, 1), 1e4, 1e4), W: w, Targets: m.ints(2, 0), Temperature: 1, LogProbs: m.blank(2), Entropies: m.blank(2), LSE: m.blank(2)}
+	m.ops.LogProb(a)
+	m.expect("LogProbs", a.LogProbs, 1e-8, 0, -1e4*ln(16))
+	m.expect("Entropies", a.Entropies, 0, 0, 0)
+}
+
 func TestClipFactor(t *testing.T) {
 	m := newMaker(t)
 	for _, c := range []struct{ sumSquares, maxNorm, norm, clip float64 }{
@@ -275,10 +311,14 @@ func TestShapesAreChecked(t *testing.T) {
 		"Delta and Sum": func() {
 			m.ops.RMSNorm(tensor.RMSNorm{X: m.blank(2, 3), Y: m.blank(2, 3), W: m.blank(3), RStd: m.blank(2), Delta: m.blank(2, 3)})
 		},
-		"GLU's x":        func() { m.ops.GLU(m.blank(2, 3), m.blank(2, 5), tensor.SiLU) },
-		"activation":     func() { m.ops.GLU(m.blank(1, 1), m.blank(1, 2), 99) },
-		"Beta 0.5":       func() { m.ops.Matmul(tensor.Matmul{C: m.blank(1, 1), A: m.blank(1, 1), B: m.blank(1, 1), Beta: 0.5}) },
-		"Copy of":        func() { m.ops.Copy(m.blank(2, 3), m.blank(3, 2)) },
+		"GLU's x":       func() { m.ops.GLU(m.blank(2, 3), m.blank(2, 5), tensor.SiLU) },
+		"activation":    func() { m.ops.GLU(m.blank(1, 1), m.blank(1, 2), 99) },
+		"Beta 0.5":      func() { m.ops.Matmul(tensor.Matmul{C: m.blank(1, 1), A: m.blank(1, 1), B: m.blank(1, 1), Beta: 0.5}) },
+		"Copy of":       func() { m.ops.Copy(m.blank(2, 3), m.blank(3, 2)) },
+		"temperature 0": func() { m.ops.LogProb(tensor.LogProb{X: m.blank(2, 3), W: m.blank(4, 3), Targets: m.ints(0, 1)}) },
+		"LogProb's LSE": func() {
+			m.ops.LogProb(tensor.LogProb{X: m.blank(2, 3), W: m.blank(4, 3), Targets: m.ints(0, 1), Temperature: 1, LogProbs: m.blank(2), LSE: m.blank(3)})
+		},
 		"settings for 0": func() { m.ops.Sample(tensor.Sample{IDs: m.ints(0), LogProbs: m.blank(1), Logits: m.blank(1, 2)}) },
 	} {
 		message := panicOf(f)

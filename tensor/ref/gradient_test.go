@@ -322,3 +322,47 @@ func TestCrossEntropyGradient(t *testing.T) {
 		})
 	}
 }
+
+// TestLogProbGradient is of Σ c·logprob + Σ d·entropy, and of either alone.
+func TestLogProbGradient(t *testing.T) {
+	for _, s := range []struct {
+		h, vocab int
+		targets  []int32
+	}{{3, 4, nil}, {1, 2, []int32{1}}, {2, 1, []int32{0}}, {5, 7, []int32{6, -100, 0}}, {4, 3, []int32{-1, -1}}, {3, 11, []int32{1, 2, 3, -100, 3, 10, 0}}} {
+		for _, temperature := range []float32{1, 0.5, 3} {
+			for _, of := range []string{"log-probability", "entropy", "both"} {
+				t.Run(fmt.Sprint(s, temperature, of), func(t *testing.T) {
+					m := newMaker(t)
+					n := len(s.targets)
+					a := tensor.LogProb{X: m.random(n, s.h), W: m.random(s.vocab, s.h), Targets: m.ints(s.targets...), Temperature: temperature,
+						LogProbs: m.blank(n), Entropies: m.blank(n), LSE: m.blank(n)}
+					b := tensor.LogProbBackward{X: a.X, W: a.W, Targets: a.Targets, Temperature: temperature, LSE: a.LSE, Entropies: a.Entropies,
+						DX: m.blank(n, s.h), DW: m.random(s.vocab, s.h)}
+					if of != "entropy" {
+						b.DLogProbs = m.random(n)
+					}
+					if of != "log-probability" {
+						b.DEntropies = m.random(n)
+					}
+					loss := func() float64 {
+						m.ops.LogProb(a)
+						sum := 0.0
+						if of != "entropy" {
+							sum += weigh(b.DLogProbs, a.LogProbs)
+						}
+						if of != "log-probability" {
+							sum += weigh(b.DEntropies, a.Entropies)
+						}
+						return sum
+					}
+					loss()
+					before := m.copy(b.DW)
+					m.ops.LogProbBackward(b)
+					subtract(b.DW, before)
+					m.differ("X", a.X, b.DX, loss)
+					m.differ("W", a.W, b.DW, loss)
+				})
+			}
+		}
+	}
+}

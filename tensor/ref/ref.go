@@ -51,6 +51,8 @@ func (*Device) Ops() *tensor.Ops {
 		GLU:               glu,
 		GLUBackward:       gluBackward,
 		CrossEntropy:      crossEntropy,
+		LogProb:           logProb,
+		LogProbBackward:   logProbBackward,
 		SumSquares:        sumSquares,
 		ClipFactor:        clipFactor,
 		AdamW:             adamW,
