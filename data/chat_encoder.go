@@ -25,6 +25,13 @@ func (e *ChatEncoder) EncodeChat(messages []Message, tools []byte) ([]int32, []b
 	return chat.Encode(e.Tokenizer, e.Template, messages, opts)
 }
 
+// EncodePrompt renders and encodes a chat for the assistant to answer.
+func (e *ChatEncoder) EncodePrompt(messages []Message, tools []byte) ([]int32, error) {
+	opts := e.Render
+	opts.Tools = tools
+	return chat.EncodePrompt(e.Tokenizer, e.Template, messages, opts)
+}
+
 // EncodeText encodes a document. A special token's text in it is ordinary text:
 // a web page about ChatML must not end a turn.
 func (e *ChatEncoder) EncodeText(text string) ([]int32, error) {

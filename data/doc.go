@@ -6,7 +6,8 @@
 //	file  --Reader-->  Record        one JSON object, or one text document
 //	      --Convert->  Row           one normalized form for every row format
 //	      --As------>  Row           what the objective needs (a chat with an
-//	                                 answer, a prompt, a pair, a labelled answer)
+//	                                 answer, a prompt, a pair, a ranking, a
+//	                                 labelled answer)
 //	      --Encoder->  ids, mask     the tokens, and which of them are trained on
 //	      --Load---->  Dataset       all rows, encoded, in flat blocks
 //	      --Loader-->  Step          packed micro-batches of one optimizer step
@@ -23,7 +24,9 @@
 // Packing follows the padding-free form that attention kernels with cumulative
 // sequence lengths take: the sequences of a micro-batch lie one behind the
 // other in one flat row, Starts holds where each begins, positions restart at
-// 0, and no target crosses a start.
+// 0, and no target crosses a start. The answers of a ranking are sequences of
+// their own, but lie in one micro-batch: Batch.Groups says where each ranking's
+// are.
 //
 // Order depends on the seed alone: every shuffle is a stream of
 // package rng, chosen by seed, source and pass. A small State restores a Loader

@@ -4,6 +4,7 @@ package data
 type encoded struct {
 	ids     []int32
 	trained []bool
+	parts   []part // the answers of a ranking, of which the sequence is made
 }
 
 // trainedCount is how many targets a sequence gives: its first token has none
@@ -19,11 +20,14 @@ func (e encoded) trainedCount() int {
 }
 
 // cut shortens a sequence.
-func (e encoded) cut(n int) encoded { return encoded{e.ids[:n:n], e.trained[:n:n]} }
+func (e encoded) cut(n int) encoded {
+	return encoded{ids: e.ids[:n:n], trained: e.trained[:n:n]}
+}
 
 // rowEncoder makes the sequences of a row under the limits of Options.
 type rowEncoder struct {
 	enc     Encoder
+	use     Use
 	trainOn TrainOn
 	limit   int // 0: none
 	policy  TooLong
@@ -37,14 +41,18 @@ type ToolAware interface{ UnderstandsTools() bool }
 
 func newRowEncoder(enc Encoder, opt Options) *rowEncoder {
 	aware, ok := enc.(ToolAware)
-	return &rowEncoder{enc: enc, trainOn: opt.TrainOn, limit: opt.MaxTokens, policy: opt.TooLong,
+	e := &rowEncoder{enc: enc, use: opt.Use, trainOn: opt.TrainOn, limit: opt.MaxTokens, policy: opt.TooLong,
 		flatten: !ok || !aware.UnderstandsTools()}
+	if opt.Use == UseRankings {
+		e.trainOn = TrainOnLast // what was ranked
+	}
+	return e
 }
 
 // result is what became of a row.
 type result struct {
 	seqs []encoded
-	full int // the row's length in tokens before any cut
+	full int // the row's length in tokens before any cut; of a ranking, its longest answer's
 	cut  int // tokens that were cut off
 	// tooLong says that the row was above the limit, whatever was done then.
 	tooLong bool
@@ -52,13 +60,15 @@ type result struct {
 
 // encode makes a row's sequences. An error is a *RowError without its place.
 func (e *rowEncoder) encode(r Row) (result, *RowError) {
-	if r.Text != "" {
+	switch {
+	case e.use == UseRankings:
+		return e.encodeRanking(r)
+	case e.use == UsePrompts:
+		return e.encodePrompt(r)
+	case r.Text != "":
 		return e.encodeText(r.Text)
 	}
-	messages, tools := r.Messages, r.Tools
-	if e.flatten {
-		messages, tools = FlattenTools(messages, tools), nil
-	}
+	messages, tools := e.forTemplate(r.Messages, r.Tools)
 	seq, err := e.chat(messages, tools)
 	if err != nil {
 		return result{}, err
@@ -95,6 +105,14 @@ func (e *rowEncoder) encode(r Row) (result, *RowError) {
 	return res, nil
 }
 
+// forTemplate puts messages into a form that the template shows.
+func (e *rowEncoder) forTemplate(messages []Message, tools []byte) ([]Message, []byte) {
+	if e.flatten {
+		return FlattenTools(messages, tools), nil
+	}
+	return messages, tools
+}
+
 // chat encodes messages and settles which tokens are trained on.
 func (e *rowEncoder) chat(messages []Message, tools []byte) (encoded, *RowError) {
 	ids, mask, err := e.enc.EncodeChat(messages, tools)
@@ -119,7 +137,7 @@ func (e *rowEncoder) chat(messages []Message, tools []byte) (encoded, *RowError)
 		}
 		clear(mask[:end])
 	}
-	return encoded{ids, mask}, nil
+	return encoded{ids: ids, trained: mask}, nil
 }
 
 // split cuts a chat at the borders between exchanges (a user turn and all that
@@ -203,7 +221,7 @@ func (e *rowEncoder) encodeText(text string) (result, *RowError) {
 		for i := 1; i < len(trained); i++ {
 			trained[i] = true
 		}
-		res.seqs = append(res.seqs, encoded{ids[start:end:end], trained})
+		res.seqs = append(res.seqs, encoded{ids: ids[start:end:end], trained: trained})
 	}
 	return res, nil
 }

@@ -10,6 +10,9 @@ type Encoder interface {
 	// a row's list of functions as JSON, or nil. The two slices are of equal
 	// length and may be kept by the caller.
 	EncodeChat(messages []Message, tools []byte) (ids []int32, assistant []bool, err error)
+	// EncodePrompt renders messages up to where the assistant begins to answer: the
+	// tokens that a model is given to answer them.
+	EncodePrompt(messages []Message, tools []byte) ([]int32, error)
 	// EncodeText returns a document's tokens: with what the model wants in front
 	// (a BOS token), without anything behind.
 	EncodeText(text string) ([]int32, error)

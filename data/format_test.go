@@ -178,6 +178,18 @@ func TestFormatErrors(t *testing.T) {
 		{FormatRanking, UsePairs, `{"prompt":"q","answers":["a","b"],"ranks":[1,"x"]}`, ReasonWrongType, "ranks[1]"},
 		{FormatRanking, UsePairs, `{"prompt":"q","answers":["a","b"],"scores":[2,2]}`, ReasonAllTied, "one rank"},
 		{FormatRanking, UsePairs, `{"prompt":"q","answers":["a"],"scores":[2]}`, ReasonNoAnswer, "at least 2"},
+		{FormatRanking, UseRankings, `{"prompt":"q","answers":["a","a"],"ranks":[1,2]}`, ReasonAllTied, "no answer is better"},
+		{FormatRanking, UseRankings, `{"prompt":"q","answers":["a","b","a"],"ranks":[1,1,2]}`, ReasonAllTied, "no answer is better"},
+		{FormatRanking, UseRankings, `{"prompt":"q","answers":["a","b"],"ranks":[2,2]}`, ReasonAllTied, "one rank"},
+		{FormatRanking, UseRankings, `{"prompt":"q","answers":["a",""],"ranks":[1,2]}`, ReasonEmptyAnswer, "answers"},
+		{FormatRanking, UseRankings, `{"prompt":"q","answers":["a"],"ranks":[1]}`, ReasonNoAnswer, "at least 2"},
+		{FormatRanking, UseRankings, `{"prompt":"q","answers":["a",[{"role":"user","content":"q"},{"role":"assistant","content":"b"}]],"ranks":[1,2]}`, ReasonRoles, "begins with a turn of the user"},
+		{FormatPreference, UseRankings, `{"prompt":"q","chosen":"a","rejected":"a"}`, ReasonIdenticalPair, "equal"},
+		{FormatPreference, UseRankings, `{"prompt":"q","chosen":"a","rejected":" "}`, ReasonEmptyAnswer, "rejected"},
+		{FormatAlpaca, UseRankings, `{"instruction":"q","output":"a"}`, ReasonNotFit, "chosen and rejected"},
+		{FormatKTO, UseRankings, `{"prompt":"q","completion":"a","label":true}`, ReasonNotFit, "kto"},
+		{FormatVotes, UseRankings, `{"prompt":"q","completion":"a","label":false}`, ReasonOtherVote, "thumb"},
+		{FormatText, UseRankings, `{"text":"a"}`, ReasonNotFit, "text"},
 		{FormatKTO, UseKTO, `{"prompt":"q","completion":"a"}`, ReasonMissingField, "label"},
 		{FormatKTO, UseKTO, `{"prompt":"q","completion":"a","label":"yes"}`, ReasonWrongType, "true or false"},
 		{FormatKTO, UseSFT, `{"prompt":"q","completion":"a","label":false}`, ReasonLabelledBad, "bad"},
@@ -325,7 +337,7 @@ func FuzzConvert(f *testing.F) {
 				t.Fatalf("%s: %v isn't a RowError", format, err)
 			}
 			for _, r := range rows {
-				for _, use := range []Use{UseSFT, UsePretrain, UsePrompts, UsePairs, UseKTO} {
+				for _, use := range []Use{UseSFT, UsePretrain, UsePrompts, UsePairs, UseRankings, UseKTO} {
 					fit, _, err := r.As(use)
 					if err != nil && !errors.As(err, &e) {
 						t.Fatalf("%s as %s: %v isn't a RowError", format, use, err)
@@ -334,6 +346,9 @@ func FuzzConvert(f *testing.F) {
 						rowHash(q)
 						if use == UsePairs && (isEmptyAnswer(q.Chosen[len(q.Chosen)-1]) || q.Messages[len(q.Messages)-1].Role == RoleAssistant) {
 							t.Fatalf("%s: unusable pair %s", format, briefRow(q))
+						}
+						if last := len(q.Ranks) - 1; use == UseRankings && (len(fit) != 1 || len(q.Ranked) != last+1 || q.Ranks[0] >= q.Ranks[last]) {
+							t.Fatalf("%s: unusable ranking %s", format, briefRow(q))
 						}
 						FlattenTools(q.Messages, q.Tools)
 					}

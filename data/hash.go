@@ -34,6 +34,16 @@ func rowHash(r Row) [16]byte {
 	return sum
 }
 
+// promptHash identifies the question of a row that holds it apart from the
+// answers.
+func promptHash(r Row) [16]byte {
+	h := hasher{Hash: sha256.New()}
+	h.messages(r.Messages)
+	var sum [16]byte
+	copy(sum[:], h.Sum(nil))
+	return sum
+}
+
 // hasher writes values with their lengths, so that no two rows write the same.
 type hasher struct{ hash.Hash }
 

@@ -17,22 +17,29 @@ type Dataset struct {
 	store   store
 	files   []string
 	specs   []Source
+	use     Use
 	sources []string   // names; those of separate evaluation sources last
 	weights []float64  // by source; all 0 where rows count alike
 	train   [][]uint32 // sequences by source
 	eval    [][]uint32
 }
 
-// Load reads, converts and encodes all sources for UseSFT or UsePretrain. Rows
-// keep the order of the files whatever the number of workers; the text isn't
-// kept. The error names the file and row; it is at most two lines.
+// Load reads, converts and encodes all sources for UseSFT, UsePretrain,
+// UseRankings or UsePrompts. Rows keep the order of the files whatever the number
+// of workers; the text isn't kept. The error names the file and row; it is at most
+// two lines.
+//
+// A ranking is one sequence, its answers end to end, each with the prompt before
+// it and with its end-of-turn token as the last (see Sequence.Answers and
+// Batch.Groups). A prompt ends where the assistant begins to answer, and none of
+// it is trained on.
 func Load(ctx context.Context, sources []Source, opt Options, enc Encoder) (*Dataset, error) {
 	opt, err := opt.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	if opt.Use != UseSFT && opt.Use != UsePretrain {
-		return nil, fmt.Errorf("data for %q isn't encoded as single sequences: read its rows with ReadRows", opt.Use)
+	if err := opt.checkEncoding(); err != nil {
+		return nil, err
 	}
 	b := &builder{hashes: make(map[[16]byte]bool)}
 	p, err := newPipeline(sources, opt, newRowEncoder(enc, opt))
@@ -178,6 +185,7 @@ type builder struct {
 	store  store
 	hashes map[[16]byte]bool // content seen; true if in a separate evaluation source
 	rows   []uint64          // the side (see outcome) of each row of the training sources
+	sides  []uint64          // that of each sequence, where it isn't the sequence's hash
 }
 
 // judge counts an outcome and says whether its row is used.
@@ -236,8 +244,11 @@ func (b *builder) take(p *pipeline, src int, o outcome) error {
 		if len(b.store.seqs) == math.MaxUint32 {
 			return fmt.Errorf("more than %d sequences: train on fewer files at once", math.MaxUint32)
 		}
-		b.store.add(seq, seqRef{source: uint16(src), file: uint16(o.file), hash: o.side,
+		b.store.add(seq, seqRef{source: uint16(src), file: uint16(o.file), hash: hash64(o.hash),
 			line: uint32(o.row.Where.Line), element: uint32(o.row.Where.Element)})
+		if p.opt.Use.byPrompt() {
+			b.sides = append(b.sides, o.side)
+		}
 		st.Sequences++
 		st.Tokens += int64(len(seq.ids))
 		st.Trained += int64(seq.trainedCount())
@@ -247,7 +258,7 @@ func (b *builder) take(p *pipeline, src int, o outcome) error {
 
 // finish parts the sequences into those trained on and those held out.
 func (b *builder) finish(p *pipeline) (*Dataset, error) {
-	d := &Dataset{Stats: p.stats, store: b.store, files: p.files, specs: p.sources}
+	d := &Dataset{Stats: p.stats, store: b.store, files: p.files, specs: p.sources, use: p.opt.Use}
 	held, err := heldOut(b.rows, p.opt.Eval)
 	if err != nil {
 		return nil, err
@@ -257,7 +268,11 @@ func (b *builder) finish(p *pipeline) (*Dataset, error) {
 	trained := 0
 	for i := range d.store.seqs {
 		ref := &d.store.seqs[i]
-		if p.stats.Sources[ref.source].Eval || held(ref.hash) {
+		side := ref.hash
+		if len(b.sides) > 0 {
+			side = b.sides[i]
+		}
+		if p.stats.Sources[ref.source].Eval || held(side) {
 			d.eval[ref.source] = append(d.eval[ref.source], uint32(i))
 			p.stats.Sources[ref.source].HeldOut++
 			continue
@@ -286,7 +301,8 @@ func (b *builder) finish(p *pipeline) (*Dataset, error) {
 // Sources lists the sources' names; a Batch's Sources index them.
 func (d *Dataset) Sources() []string { return append([]string(nil), d.sources...) }
 
-// Sequences is how many sequences are trained on, and how many held out.
+// Sequences is how many sequences are trained on, and how many held out. A ranking
+// is one.
 func (d *Dataset) Sequences() (train, eval int) {
 	for i := range d.train {
 		train += len(d.train[i])
@@ -295,8 +311,19 @@ func (d *Dataset) Sequences() (train, eval int) {
 	return train, eval
 }
 
-// MaxLength is the longest sequence's number of tokens.
+// MaxLength is the longest sequence's number of tokens; of rankings, the longest
+// answer's with its prompt. It is the model's context that must hold them.
 func (d *Dataset) MaxLength() int {
+	longest := 0
+	for i := range d.store.seqs {
+		longest = max(longest, d.store.longestRow(uint32(i)))
+	}
+	return longest
+}
+
+// MaxGroup is the number of tokens of the longest ranking, all of its answers
+// counted; for other uses it is MaxLength. A micro-batch must hold them.
+func (d *Dataset) MaxGroup() int {
 	longest := 0
 	for i := range d.store.seqs {
 		longest = max(longest, d.store.length(uint32(i)))
@@ -308,9 +335,18 @@ func (d *Dataset) MaxLength() int {
 type Sequence struct {
 	IDs     []int32
 	Trained []bool
+	Answers []Answer // of a ranking, best first; they make up the sequence
 	Source  string
 	Where   Location
 	HeldOut bool
+}
+
+// Answer is one of a ranking's answers.
+type Answer struct {
+	From, To int // its tokens in Sequence.IDs, the prompt's before it included
+	Rank     int // from 1; equal ranks are ties
+	Score    float32
+	Scored   bool // says that the file has scores
 }
 
 // Sequence returns sequence i in the order of the files, held-out ones included;
@@ -328,6 +364,11 @@ func (d *Dataset) Sequence(i int) (seq Sequence, ok bool) {
 	seq.Trained = make([]bool, len(seq.IDs))
 	for t := range seq.Trained {
 		seq.Trained[t] = d.store.trained(uint32(i), t)
+	}
+	parts := d.store.partsOf(uint32(i))
+	for k, p := range parts {
+		seq.Answers = append(seq.Answers, Answer{From: int(p.start), To: d.store.partEnd(uint32(i), parts, k),
+			Rank: int(p.rank), Score: p.score, Scored: p.scored})
 	}
 	list := d.eval[ref.source]
 	for low, high := 0, len(list); low < high; {

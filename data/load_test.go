@@ -35,6 +35,11 @@ func (byteEncoder) EncodeChat(messages []Message, tools []byte) (ids []int32, ma
 	return ids, mask, nil
 }
 
+func (e byteEncoder) EncodePrompt(messages []Message, tools []byte) ([]int32, error) {
+	ids, _, err := e.EncodeChat(messages, tools)
+	return append(ids, roleToken[RoleAssistant]), err
+}
+
 func (byteEncoder) EncodeText(text string) ([]int32, error) {
 	var ids []int32
 	for _, c := range []byte(text) {

@@ -16,7 +16,8 @@ const (
 	EvalPart
 )
 
-// LoaderOptions say what a step is made of. A step's sequences hang on
+// LoaderOptions say what a step is made of. A ranking counts as one sequence, of
+// all its answers' tokens, and is never cut. A step's sequences hang on
 // everything but MicroRows and MicroTokens: however it is cut into
 // micro-batches, an optimizer step sees the same sequences (see Pack for the
 // one case in which that has to be asked for).
@@ -60,7 +61,8 @@ type Loader struct {
 	pack    packer
 	limit   uint64 // draws; 0: endless
 	rows    int    // sequences of the part
-	longest int
+	longest int    // in tokens, of what a batch holds as a sequence: of a ranking, an answer
+	largest int    // in tokens, of what stays together: of a ranking, all of it
 	print   string
 
 	seqs   []uint32 // of the step
@@ -80,7 +82,7 @@ type State struct {
 	Waiting     []uint32 `json:"waiting,omitempty"` // drawn, but not in a step yet
 	Epoch       float64  `json:"epoch"`             // for people; Restore doesn't read it
 
-	Sequences uint64 `json:"sequences"` // in the steps so far
+	Sequences uint64 `json:"sequences"` // in the steps so far; a ranking is one
 	Tokens    uint64 `json:"tokens"`
 	Trained   uint64 `json:"trained"`
 	Slots     uint64 `json:"slots"` // tokens and filler
@@ -96,7 +98,8 @@ func NewLoader(d *Dataset, part Part, opt LoaderOptions) (*Loader, error) {
 	for _, list := range lists {
 		l.rows += len(list)
 		for _, seq := range list {
-			l.longest = max(l.longest, d.store.length(seq))
+			l.longest = max(l.longest, d.store.longestRow(seq))
+			l.largest = max(l.largest, d.store.length(seq))
 		}
 	}
 	if l.rows == 0 {
@@ -137,8 +140,9 @@ func (l *Loader) checkSizes() error {
 		return fmt.Errorf("batch is %d and batch_tokens is %d: give one of them", o.Batch, o.BatchTokens)
 	case o.MicroRows > 0 && o.MicroTokens > 0:
 		return fmt.Errorf("micro-batches have both rows (%d) and tokens (%d): give one of them", o.MicroRows, o.MicroTokens)
-	case o.MicroTokens > 0 && o.MicroTokens < l.longest:
-		return fmt.Errorf("the longest row has %d tokens, a micro-batch only %d: raise it, or cut rows with max_tokens and too_long", l.longest, o.MicroTokens)
+	case o.MicroTokens > 0 && o.MicroTokens < l.largest:
+		what, cure := l.largestRow()
+		return fmt.Errorf("%s, a micro-batch only %d: raise micro_tokens, or %s", what, o.MicroTokens, cure)
 	}
 	if o.Window == 0 {
 		o.Window = 256
@@ -151,12 +155,12 @@ func (l *Loader) checkSizes() error {
 		if o.MicroTokens > 0 {
 			budget = min(budget, o.MicroTokens)
 		}
-		o.Pack = budget / max(1, budget/(4*l.longest))
+		o.Pack = budget / max(1, budget/(4*l.largest))
 	}
 	switch {
-	case o.Pack < l.longest || o.BatchTokens < l.longest:
-		return fmt.Errorf("the longest row has %d tokens; packs of %d and batches of %d tokens must hold it: raise them, or cut rows with max_tokens and too_long",
-			l.longest, o.Pack, o.BatchTokens)
+	case o.Pack < l.largest || o.BatchTokens < l.largest:
+		what, cure := l.largestRow()
+		return fmt.Errorf("%s; packs of %d and batches of %d tokens must hold it: raise pack and batch_tokens, or %s", what, o.Pack, o.BatchTokens, cure)
 	case o.Pack > o.BatchTokens:
 		o.Pack = o.BatchTokens
 	}
@@ -164,6 +168,14 @@ func (l *Loader) checkSizes() error {
 		return fmt.Errorf("packs of %d tokens don't fit into micro-batches of %d: raise micro_tokens or lower pack", o.Pack, o.MicroTokens)
 	}
 	return nil
+}
+
+// largestRow tells, for errors, what stays together, and how to make it smaller.
+func (l *Loader) largestRow() (what, cure string) {
+	if len(l.d.store.ends) > 0 {
+		return fmt.Sprintf("the longest ranking, whose answers are computed together, has %d tokens", l.largest), "leave long rows out with max_tokens"
+	}
+	return fmt.Sprintf("the longest row has %d tokens", l.largest), "cut rows with max_tokens and too_long"
 }
 
 // Next fills step with the next step's micro-batches; false means that the
@@ -181,7 +193,7 @@ func (l *Loader) Next(step *Step) bool {
 		step.Micro = append(step.Micro, Batch{})
 	}
 	step.Micro = step.Micro[:len(micro)]
-	step.Sequences, step.Tokens, step.Trained = 0, 0, 0
+	step.Sequences, step.Groups, step.Tokens, step.Trained = 0, 0, 0, 0
 	for i, seqs := range micro {
 		b := &step.Micro[i]
 		b.reset()
@@ -190,6 +202,7 @@ func (l *Loader) Next(step *Step) bool {
 		}
 		b.fill(l.opt.MicroTokens, l.longest, l.opt.Pad)
 		step.Sequences += b.Rows
+		step.Groups += b.groups()
 		step.Tokens += b.Tokens
 		step.Trained += b.Trained
 		l.state.Slots += uint64(len(b.IDs))
@@ -354,6 +367,9 @@ func (l *Loader) fingerprint() string {
 			ref := &l.d.store.seqs[seq]
 			number(ref.hash)
 			number(uint64(ref.length))
+			for _, p := range l.d.store.partsOf(seq) {
+				number(uint64(math.Float32bits(p.score))) // not in the hash
+			}
 		}
 	}
 	return fmt.Sprintf("%x", h.Sum(nil))

@@ -148,8 +148,7 @@ func TestNoRowIsLostOrDoubled(t *testing.T) {
 
 // From any step on, a restored loader gives what the first one gave.
 func TestResumeIsExact(t *testing.T) {
-	for _, weights := range [][]float64{nil, {2, 1, 0.3}} {
-		d := testSet(t, weights, 37, 60, 3)
+	for _, d := range []*Dataset{testSet(t, nil, 37, 60, 3), testSet(t, []float64{2, 1, 0.3}, 37, 60, 3), rankingSet(t, 40)} {
 		for _, opt := range optionsUnderTest {
 			l := newTestLoader(t, d, opt)
 			var states [][]byte
@@ -309,7 +308,7 @@ func TestPackingFillsBins(t *testing.T) {
 	for i := range 5000 {
 		n := min(512, 20+int(rng.ExpFloat64()*120))
 		total += n
-		s.add(encoded{make([]int32, n), make([]bool, n)}, seqRef{})
+		s.add(encoded{ids: make([]int32, n), trained: make([]bool, n)}, seqRef{})
 		order = append(order, uint32(i))
 	}
 	p := packer{size: 512, window: 256}

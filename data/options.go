@@ -58,6 +58,7 @@ const (
 	UsePretrain Use = "pretrain" // text; chats count as text through their template
 	UsePrompts  Use = "prompts"  // chats that end with the user
 	UsePairs    Use = "pairs"    // a prompt, a better and a worse answer
+	UseRankings Use = "rankings" // a prompt and two or more answers with ranks
 	UseKTO      Use = "kto"      // a prompt, an answer, good or bad
 )
 
@@ -133,12 +134,17 @@ type Source struct {
 	MaxRows int
 }
 
+// byPrompt says whether rows are held out by their prompts, so that none of the
+// answers to a held-out prompt is trained on.
+func (u Use) byPrompt() bool { return u == UseRankings || u == UsePairs || u == UsePrompts }
+
 // EvalSplit says which rows are held out. The choice hangs on each row's
 // content alone, so it doesn't change with the seed or the order of files, and
-// equal rows never lie on both sides.
+// equal rows never lie on both sides. Of pairs, rankings and prompts it hangs on
+// the prompt's messages: rows that ask the same lie on one side.
 type EvalSplit struct {
 	Fraction float64  // of all rows, in [0, 1)
-	Count    int      // at least so many rows (equal rows go together)
+	Count    int      // at least so many rows (those of one side go together)
 	Sources  []Source // separate files; all of their rows
 }
 
@@ -146,7 +152,9 @@ type EvalSplit struct {
 type Options struct {
 	Use     Use
 	TrainOn TrainOn
-	// MaxTokens is the longest row that training takes; 0 means no limit.
+	// MaxTokens is the longest row that training takes; 0 means no limit. Of a
+	// ranking it is the longest answer with its prompt; for UsePrompts, the
+	// longest prompt.
 	MaxTokens int
 	TooLong   TooLong
 	BadRows   BadRows
@@ -188,7 +196,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.MaxRowBytes = DefaultMaxRowBytes
 	}
 	for _, err := range []error{
-		oneOf("use", o.Use, UseSFT, UsePretrain, UsePrompts, UsePairs, UseKTO),
+		oneOf("use", o.Use, UseSFT, UsePretrain, UsePrompts, UsePairs, UseRankings, UseKTO),
 		oneOf("train_on", o.TrainOn, TrainOnAssistant, TrainOnLast, TrainOnAll),
 		oneOf("too_long", o.TooLong, TooLongDrop, TooLongError, TooLongSplit, TooLongTruncate),
 		oneOf("bad_rows", o.BadRows, BadRowsError, BadRowsSkip, BadRowsStrict),
@@ -213,6 +221,28 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("eval has both a fraction (%v) and a count (%d): give one", o.Eval.Fraction, o.Eval.Count)
 	}
 	return o, nil
+}
+
+// checkEncoding refuses what Load can't do for a use.
+func (o Options) checkEncoding() error {
+	var cut string
+	switch o.Use {
+	case UseSFT, UsePretrain:
+		return nil
+	case UseRankings:
+		cut = "a cut answer isn't the one that was ranked"
+	case UsePrompts:
+		cut = "a cut prompt asks something else"
+	default:
+		return fmt.Errorf("data for %q isn't encoded as single sequences: read its rows with ReadRows", o.Use)
+	}
+	if o.TrainOn == TrainOnAll {
+		return fmt.Errorf("train_on is %q, but of %s only answers can count: leave it out", o.TrainOn, o.Use)
+	}
+	if o.TooLong != TooLongDrop && o.TooLong != TooLongError {
+		return fmt.Errorf("too_long is %q, but %s: expected %s or %s for %s", o.TooLong, cut, TooLongDrop, TooLongError, o.Use)
+	}
+	return nil
 }
 
 // withDefaults names the source and checks its settings.

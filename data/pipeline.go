@@ -259,15 +259,11 @@ func (p *pipeline) process(c *chunk) {
 				bad(err)
 				continue
 			}
-			var parent uint64
-			if len(fitting) > 1 {
-				parent = hash64(rowHash(row))
-			}
+			side, together := p.sharedSide(row, fitting)
 			for i, r := range fitting {
 				o := outcome{row: r, file: c.file, hash: rowHash(r)}
-				o.side = hash64(o.hash)
-				if len(fitting) > 1 {
-					o.side = parent // the pairs of one ranking share their prompt
+				if o.side = hash64(o.hash); together {
+					o.side = side
 				}
 				if i == 0 {
 					o.ties = ties
@@ -284,4 +280,16 @@ func (p *pipeline) process(c *chunk) {
 		}
 	}
 	c.records = nil
+}
+
+// sharedSide is the side of what a row became, where that isn't each one's own:
+// what came of one row lies together, and so do the answers to one prompt.
+func (p *pipeline) sharedSide(row Row, fitting []Row) (side uint64, together bool) {
+	switch {
+	case p.opt.Use.byPrompt():
+		return hash64(promptHash(fitting[0])), true
+	case len(fitting) > 1:
+		return hash64(rowHash(row)), true
+	}
+	return 0, false
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -82,7 +83,10 @@ func TestRealData(t *testing.T) {
 				t.Errorf("%d rows of %d used, skipped: %+v", s.Rows, c.records, s.Skipped)
 			}
 			t.Logf("notes %v, duplicates %d", s.Notes, s.Duplicates)
-			if c.use == UseSFT || c.use == UsePretrain {
+			switch c.use {
+			case UsePairs, UsePrompts:
+				loadPreferences(t, path, c.use, rows)
+			case UseSFT, UsePretrain:
 				d := load(t, Options{Use: c.use, MaxTokens: 2048, TooLong: TooLongSplit}, Source{Files: []string{path}})
 				l := newTestLoader(t, d, LoaderOptions{Epochs: 1, BatchTokens: 1 << 14, MicroTokens: 1 << 12})
 				for step := (Step{}); l.Next(&step); {
@@ -92,4 +96,41 @@ func TestRealData(t *testing.T) {
 			}
 		})
 	}
+}
+
+// loadPreferences loads a file of pairs as rankings, or one of prompts, and compares
+// with its rows.
+func loadPreferences(t *testing.T, path string, use Use, rows []Row) {
+	if use == UsePairs {
+		use = UseRankings
+	}
+	d := load(t, Options{Use: use, Eval: EvalSplit{Fraction: 0.1}}, Source{Files: []string{path}})
+	train, eval := d.Sequences()
+	if train+eval != len(rows) || train == 0 || eval == 0 {
+		t.Errorf("%d sequences to train on and %d held out of %d rows", train, eval, len(rows))
+	}
+	for i, r := range rows {
+		seq, ok := d.Sequence(i)
+		want, err := byteEncoder{}.EncodePrompt(r.Messages, nil)
+		if !ok || err != nil || seq.Where != r.Where || !slices.Equal(seq.IDs[:len(want)], want) {
+			t.Fatalf("sequence %d doesn't begin with the prompt of %s", i, r.Where)
+		}
+		if n := len(seq.IDs) - len(want); use == UsePrompts && n != 0 || use == UseRankings && len(seq.Answers) != 2 {
+			t.Fatalf("%s: %d answers, %d tokens behind the prompt", r.Where, len(seq.Answers), n)
+		}
+	}
+	budget := 2 * d.MaxGroup()
+	l := newTestLoader(t, d, LoaderOptions{Epochs: 1, Batch: 32, MicroTokens: budget})
+	groups, sequences := 0, 0
+	for step := (Step{}); l.Next(&step); sequences += step.Sequences {
+		if use == UsePrompts {
+			seqsOf(t, &step, budget)
+			continue
+		}
+		groups += len(groupsOf(t, d, &step, budget))
+	}
+	if use == UsePrompts && sequences != train || use == UseRankings && (groups != train || sequences != 2*train) {
+		t.Errorf("an epoch of %d rows has %d rankings of %d answers", train, groups, sequences)
+	}
+	t.Logf("longest %d, together %d, fill rate %.4f", d.MaxLength(), d.MaxGroup(), l.FillRate())
 }

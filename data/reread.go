@@ -3,7 +3,8 @@ package data
 import "fmt"
 
 // Row reads the row of sequence i again from its file, for showing its text:
-// Datasets keep tokens only. Of a record that makes several rows it is the first.
+// Datasets keep tokens only. It is the row as it stands there, before As: that of a
+// prompt has the file's answer, if there is one.
 func (d *Dataset) Row(i int) (Row, error) {
 	if i < 0 || i >= len(d.store.seqs) {
 		return Row{}, fmt.Errorf("no sequence %d among %d", i, len(d.store.seqs))
@@ -33,10 +34,13 @@ func (d *Dataset) Row(i int) (Row, error) {
 		if err != nil {
 			return Row{}, err
 		}
-		if len(rows) == 0 {
-			return Row{}, fmt.Errorf("%s: no row", rec.Where)
+		for _, row := range rows { // a record can make several
+			fitting, _, err := row.As(d.use)
+			if err == nil && hash64(rowHash(fitting[0])) == ref.hash {
+				row.Source = d.sources[ref.source]
+				return row, nil
+			}
 		}
-		rows[0].Source = d.sources[ref.source]
-		return rows[0], nil
+		return Row{}, fmt.Errorf("%s: the row isn't the one that was read before: the file has changed", rec.Where)
 	}
 }

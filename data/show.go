@@ -20,7 +20,8 @@ type ShowOptions struct {
 	Colour bool
 }
 
-// Show writes a sequence's text, telling what is trained on from what isn't.
+// Show writes a sequence's text, telling what is trained on from what isn't; of a
+// ranking, each answer's by itself.
 // decode turns tokens into text, special tokens included; it is called once for
 // each run of tokens of one kind. Control characters in the text are made
 // visible.
@@ -37,19 +38,32 @@ func Show(w io.Writer, seq Sequence, decode func(ids []int32) (string, error), o
 		held = ", held out"
 	}
 	fmt.Fprintf(&b, "%s (%s): %d tokens, %d trained%s\n", printable(seq.Where.String()), seq.Source, len(seq.IDs), trained, held)
-	for at := 0; at < len(seq.IDs); {
-		end := at + 1
-		for end < len(seq.IDs) && seq.Trained[end] == seq.Trained[at] {
-			end++
-		}
-		text, err := decode(seq.IDs[at:end])
-		if err != nil {
-			return fmt.Errorf("%s: decode tokens %d to %d: %w", seq.Where, at, end-1, err)
-		}
-		writeRun(&b, printable(text), seq.Trained[at], opt.Colour)
-		at = end
+	answers := seq.Answers
+	if len(answers) == 0 {
+		answers = []Answer{{To: len(seq.IDs)}}
 	}
-	b.WriteByte('\n')
+	for _, a := range answers {
+		if a.Rank > 0 {
+			fmt.Fprintf(&b, "rank %d", a.Rank)
+			if a.Scored {
+				fmt.Fprintf(&b, ", score %g", a.Score)
+			}
+			fmt.Fprintf(&b, ": %d tokens\n", a.To-a.From)
+		}
+		for at := a.From; at < a.To; {
+			end := at + 1
+			for end < a.To && seq.Trained[end] == seq.Trained[at] {
+				end++
+			}
+			text, err := decode(seq.IDs[at:end])
+			if err != nil {
+				return fmt.Errorf("%s: decode tokens %d to %d: %w", seq.Where, at, end-1, err)
+			}
+			writeRun(&b, printable(text), seq.Trained[at], opt.Colour)
+			at = end
+		}
+		b.WriteByte('\n')
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

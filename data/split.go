@@ -11,9 +11,9 @@ import (
 // held-out split it lies.
 func hash64(h [16]byte) uint64 { return binary.LittleEndian.Uint64(h[:8]) }
 
-// heldOut says which rows are kept for evaluation, by their hashes: those below
+// heldOut says which rows are kept for evaluation, by their sides: those below
 // a threshold, which is the fraction of the range of hashes, or the hash at
-// which the count is reached. So equal rows lie on one side, and a row keeps
+// which the count is reached. So rows of equal hash lie together, and a row keeps
 // its side when others come and go (with a fraction) or nearly so (a count).
 func heldOut(rows []uint64, split EvalSplit) (func(hash uint64) bool, error) {
 	none := func(uint64) bool { return false }
@@ -36,7 +36,7 @@ func heldOut(rows []uint64, split EvalSplit) (func(hash uint64) bool, error) {
 		limit = sorted[0] + 1 // a small set: the fraction catches no row, so hold out one
 	}
 	if sorted[n-1] < limit {
-		return nil, fmt.Errorf("the held-out part takes all %d rows: lower eval, or bring more rows", n)
+		return nil, fmt.Errorf("the held-out part takes all %d rows: lower eval, or bring more rows (equal ones, and answers to one prompt, go together)", n)
 	}
 	return func(hash uint64) bool { return hash < limit }, nil
 }

@@ -35,7 +35,8 @@ type SourceStats struct {
 
 	Tokens  int64 `json:"tokens"`  // of the sequences
 	Trained int64 `json:"trained"` // targets among them
-	// Lengths are of whole rows in tokens, before any cut, dropped ones included.
+	// Lengths are of whole rows in tokens, before any cut, dropped ones included; of
+	// a ranking it is the longest answer's with its prompt.
 	Lengths Lengths `json:"lengths"`
 	// TooLong counts rows above the limit, whatever was done with them; CutTokens
 	// are the tokens lost by truncation.

@@ -10,6 +10,10 @@ type store struct {
 	blocks []block
 	seqs   []seqRef
 	tokens int64
+	// parts are the answers of all rankings, and ends where those of each end in
+	// parts. Both are empty where sequences aren't rankings.
+	parts []part
+	ends  []int
 }
 
 type block struct {
@@ -22,8 +26,7 @@ type seqRef struct {
 	block, start, length uint32
 	line, element        uint32
 	source, file         uint16
-	// hash identifies the content of the row, for the held-out split; the pieces
-	// of a split row share it.
+	// hash identifies the content of the row; the pieces of a split row share it.
 	hash uint64
 }
 
@@ -49,6 +52,10 @@ func (s *store) add(e encoded, ref seqRef) int {
 	}
 	b.ids = append(b.ids, e.ids...)
 	s.seqs = append(s.seqs, ref)
+	if len(e.parts) > 0 {
+		s.parts = append(s.parts, e.parts...)
+		s.ends = append(s.ends, len(s.parts))
+	}
 	s.tokens += int64(n)
 	return len(s.seqs) - 1
 }
@@ -68,3 +75,37 @@ func (s *store) trained(i uint32, t int) bool {
 
 // length is a sequence's number of tokens.
 func (s *store) length(i uint32) int { return int(s.seqs[i].length) }
+
+// partsOf are a ranking's answers; none where sequences aren't rankings.
+func (s *store) partsOf(i uint32) []part {
+	if len(s.ends) == 0 {
+		return nil
+	}
+	from := 0
+	if i > 0 {
+		from = s.ends[i-1]
+	}
+	return s.parts[from:s.ends[i]]
+}
+
+// partEnd is where an answer ends within the sequence of its ranking.
+func (s *store) partEnd(i uint32, parts []part, k int) int {
+	if k+1 < len(parts) {
+		return int(parts[k+1].start)
+	}
+	return s.length(i)
+}
+
+// longestRow is the number of tokens of a sequence, or of a ranking's longest
+// answer.
+func (s *store) longestRow(i uint32) int {
+	parts := s.partsOf(i)
+	if len(parts) == 0 {
+		return s.length(i)
+	}
+	longest := 0
+	for k, p := range parts {
+		longest = max(longest, s.partEnd(i, parts, k)-int(p.start))
+	}
+	return longest
+}

@@ -1,6 +1,9 @@
 package data
 
-import "strings"
+import (
+	"reflect"
+	"strings"
+)
 
 // As returns the row in the shape that a use needs: one row mostly, several
 // where a ranking becomes pairs or a pair becomes two labelled answers. ties
@@ -12,6 +15,7 @@ import "strings"
 //	UsePretrain  text; chats as for UseSFT, and prompts
 //	UsePrompts   the turns before the last answer
 //	UsePairs     pairs; rankings as all their pairs
+//	UseRankings  rankings whole; a pair as a ranking of two
 //	UseKTO       labelled answers; both sides of a pair, and of a ranking's pairs
 //	             the best and the worst
 func (r Row) As(use Use) (rows []Row, ties int, err error) {
@@ -23,6 +27,9 @@ func (r Row) As(use Use) (rows []Row, ties int, err error) {
 		rows, e = r.asPrompt()
 	case UsePairs:
 		rows, ties, e = r.asPairs()
+	case UseRankings:
+		r, ties, e = r.asRanking()
+		rows = []Row{r}
 	case UseKTO:
 		rows, e = r.asLabelled()
 	}
@@ -92,20 +99,66 @@ func (r Row) asPrompt() ([]Row, *RowError) {
 }
 
 func (r Row) asPairs() ([]Row, int, *RowError) {
+	r, ties, err := r.asRanking()
+	if err != nil {
+		return nil, ties, err
+	}
+	pairs, _ := r.Pairs()
+	pairs[0].Notes = r.Notes
+	return pairs, ties, nil
+}
+
+// asRanking makes a ranking of two of a pair. Of equal answers it leaves the best
+// one, with its rank, so that none is said to be better than itself. ties counts
+// the pairs of answers of which none is better, as Pairs does.
+func (r Row) asRanking() (ranking Row, ties int, err *RowError) {
+	fields := []string{"answers"}
 	switch {
 	case r.Chosen != nil:
-		return []Row{r}, 0, nil
-	case r.Ranked != nil:
-		pairs, ties := r.Pairs()
-		if len(pairs) == 0 {
-			return nil, ties, rowErr(ReasonAllTied, "", "no answer is better than another")
+		fields = []string{"chosen", "rejected"}
+		r.Ranked, r.Ranks, r.Scores = [][]Message{r.Chosen, r.Rejected}, []int{1, 2}, nil
+		if r.Margin != 0 {
+			r.Scores = []float64{r.Margin, 0}
 		}
-		pairs[0].Notes = r.Notes
-		return pairs, ties, nil
+		r.Chosen, r.Rejected, r.Margin = nil, nil, 0
+	case r.Ranked != nil:
 	case r.Format == FormatVotes:
-		return nil, 0, rowErr(ReasonOtherVote, "label", "a thumb compares nothing")
+		return r, 0, rowErr(ReasonOtherVote, "label", "a thumb compares nothing")
+	default:
+		return r, 0, rowErr(ReasonNotFit, "", "expected pairs (chosen and rejected, or ranked answers), found the format %s", r.Format)
 	}
-	return nil, 0, rowErr(ReasonNotFit, "", "expected pairs (chosen and rejected, or ranked answers), found the format %s", r.Format)
+	ranking = r
+	ranking.Ranked, ranking.Ranks, ranking.Scores = nil, nil, nil
+	ranking.Notes = append([]Note(nil), r.Notes...)
+	for j, answer := range r.Ranked {
+		field := fields[min(j, len(fields)-1)]
+		if err := endWithAnswer(&answer, field, &ranking.Notes); err != nil {
+			return r, 0, err
+		}
+		if answer[0].Role != RoleAssistant {
+			return r, 0, rowErr(ReasonRoles, field, "the answer begins with a turn of the %s; the question belongs in the prompt", answer[0].Role)
+		}
+		again := false
+		for i := range j {
+			equal := reflect.DeepEqual(r.Ranked[i], r.Ranked[j])
+			if equal || r.Ranks[i] == r.Ranks[j] {
+				ties++
+			}
+			again = again || equal
+		}
+		if again {
+			continue
+		}
+		ranking.Ranked = append(ranking.Ranked, answer)
+		ranking.Ranks = append(ranking.Ranks, r.Ranks[j])
+		if r.Scores != nil {
+			ranking.Scores = append(ranking.Scores, r.Scores[j])
+		}
+	}
+	if last := len(ranking.Ranks) - 1; last < 0 || ranking.Ranks[last] == ranking.Ranks[0] {
+		return r, ties, rowErr(ReasonAllTied, "", "no answer is better than another")
+	}
+	return ranking, ties, nil
 }
 
 func (r Row) asLabelled() ([]Row, *RowError) {
