@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"ringtail/tensor"
+	"ringtail/tensor/cpu"
 	"ringtail/tensor/ref"
 )
 
@@ -60,20 +61,31 @@ func (r *rig) arena() *Arena {
 // Σ seed·out, with respect to everything in wrt.
 func (r *rig) checkGradients(build func(t *Tape, in *Var) *Var, x tensor.Tensor, params []*Param) {
 	r.t.Helper()
+	r.checkOutputs(func(t *Tape, in *Var) []*Var { return []*Var{build(t, in)} }, x, params)
+}
+
+// checkOutputs is checkGradients of several results, each with a seed.
+func (r *rig) checkOutputs(build func(t *Tape, in *Var) []*Var, x tensor.Tensor, params []*Param) {
+	r.t.Helper()
 	dx := r.tensor(tensor.F64, x.Shape...)
 	tape := NewTape(r.dev)
-	out := tape.Output(build(tape, tape.GradInput("x", x, dx)))
-	seed := r.random(out.Shape...)
-	p, err := tape.Compile(r.arena(), Options{Train: true, Seeds: map[*Var]tensor.Tensor{out: seed}})
+	outs := build(tape, tape.GradInput("x", x, dx))
+	seeds := map[*Var]tensor.Tensor{}
+	for _, out := range outs {
+		seeds[tape.Output(out)] = r.random(out.Shape...)
+	}
+	p, err := tape.Compile(r.arena(), Options{Train: true, Seeds: seeds})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	w := tensor.GetFloat64(seed)
 	value := func() float64 {
 		p.Forward()
 		s := 0.0
-		for i, y := range tensor.GetFloat64(out.Value()) {
-			s += y * w[i]
+		for _, out := range outs {
+			w := tensor.GetFloat64(seeds[out])
+			for i, y := range tensor.GetFloat64(out.Value()) {
+				s += y * w[i]
+			}
 		}
 		return s
 	}
@@ -252,6 +264,123 @@ func TestEmbeddingAndCrossEntropy(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestLogProb: gradients of log-probabilities, entropies or both, through a norm
+// and a projection; the hidden state may go elsewhere too, and the operation may
+// stand in a checkpointed region.
+func TestLogProb(t *testing.T) {
+	for _, of := range []string{"log-probabilities", "log-probabilities beside entropies", "entropies", "both"} {
+		for _, temperature := range []float32{1, 0.7} {
+			for _, form := range []string{"plain", "shared", "checkpointed"} {
+				t.Run(fmt.Sprintf("%s at %g, %s", of, temperature, form), func(t *testing.T) {
+					r := newRig(t)
+					w, n, head := r.param("w", 4, 3), r.param("n", 4), r.param("head", 9, 4)
+					targets := r.ints(5, -100, 0, 8, 3)
+					r.checkOutputs(func(t *Tape, x *Var) (outs []*Var) {
+						h := t.RMSNorm(t.Linear(x, w, nil), n, 1e-5)
+						var logProbs, entropies *Var
+						score := func() {
+							logProbs, entropies = t.LogProb(h, t.Input("targets", targets), head, temperature, of != "log-probabilities")
+						}
+						switch form {
+						case "checkpointed":
+							t.Checkpoint(score)
+						case "shared":
+							outs = append(outs, t.Linear(h, r.fixed("other", 2, 4), nil))
+							fallthrough
+						default:
+							score()
+						}
+						if of != "entropies" {
+							outs = append(outs, logProbs)
+						}
+						if of == "entropies" || of == "both" {
+							outs = append(outs, entropies)
+						}
+						return outs
+					}, r.random(5, 3), []*Param{w, n, head})
+				})
+			}
+		}
+	}
+}
+
+// TestLogProbEqualsCrossEntropy: the cross-entropy is the sum of the negative
+// log-probabilities, so that with seeds of −scale the gradients are equal.
+func TestLogProbEqualsCrossEntropy(t *testing.T) {
+	for _, d := range []struct {
+		dev tensor.Device
+		tol float64
+	}{{ref.New(), 1e-13}, {cpu.New(), 1e-6}} {
+		t.Run(d.dev.Name(), func(t *testing.T) {
+			g := newGraph(t, d.dev, 1)
+			defer g.free()
+			const tokens, hidden, vocab = 37, 24, 130
+			table, norm, head := g.floats(vocab, hidden), g.floats(hidden), g.floats(vocab, hidden)
+			ids, targets := make([]int32, tokens), make([]int32, tokens)
+			for i := range ids {
+				ids[i], targets[i] = int32(g.rnd.IntN(vocab)), int32(g.rnd.IntN(vocab+20))
+				if targets[i] >= vocab {
+					targets[i] = -100
+				}
+			}
+			in, want := g.ints(ids...), g.ints(targets...)
+			loss, scale, seed := g.tensor(tensor.F64, 3), g.tensor(d.dev.Float(), 1), g.tensor(d.dev.Float(), tokens)
+			tensor.SetFloat64(scale, []float64{0.03125})
+			tensor.SetFloat64(seed, slices.Repeat([]float64{-0.03125}, tokens))
+			gradients := func(record func(tape *Tape, h, targets *Var, head *Param) map[*Var]tensor.Tensor) (grads [][]float64, logProbs []float64) {
+				var params []*Param
+				for _, v := range []tensor.Tensor{table, norm, head} {
+					params = append(params, &Param{Name: "p", Shape: v.Shape, Value: v, Grad: g.tensor(d.dev.Float(), v.Shape...)})
+				}
+				tape := NewTape(d.dev)
+				h := tape.RMSNorm(tape.Embedding(tape.Input("ids", in), params[0]), params[1], 1e-5)
+				seeds := record(tape, h, tape.Input("targets", want), params[2])
+				arena := NewArena(d.dev)
+				defer arena.Free()
+				p, err := tape.Compile(arena, Options{Train: true, Seeds: seeds})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.Forward()
+				for v := range seeds {
+					logProbs = tensor.GetFloat64(v.Value())
+				}
+				p.Backward()
+				for _, q := range params {
+					grads = append(grads, tensor.GetFloat64(q.Grad))
+				}
+				return grads, logProbs
+			}
+			a, _ := gradients(func(tape *Tape, h, targets *Var, head *Param) map[*Var]tensor.Tensor {
+				tape.CrossEntropy(h, targets, head, loss, scale)
+				return nil
+			})
+			b, logProbs := gradients(func(tape *Tape, h, targets *Var, head *Param) map[*Var]tensor.Tensor {
+				logProbs, _ := tape.LogProb(h, targets, head, 1, false)
+				return map[*Var]tensor.Tensor{tape.Output(logProbs): seed}
+			})
+			sum := 0.0
+			for _, v := range logProbs {
+				sum -= v
+			}
+			if l := tensor.GetFloat64(loss)[0]; math.Abs(sum-l) > d.tol*l {
+				t.Errorf("log-probabilities add up to %g, the loss is %g", -sum, l)
+			}
+			for k := range a {
+				largest := 0.0
+				for _, v := range a[k] {
+					largest = max(largest, math.Abs(v))
+				}
+				for i, v := range a[k] {
+					if math.Abs(b[k][i]-v) > d.tol*largest {
+						t.Fatalf("gradient %d of parameter %d is %g, of the cross-entropy %g", i, k, b[k][i], v)
+					}
+				}
+			}
+		})
 	}
 }
 

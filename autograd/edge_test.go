@@ -286,7 +286,8 @@ func TestNoTokens(t *testing.T) {
 	x = tape.Gather(x, pos)
 	loss, scale := r.tensor(tensor.F64, 3), r.random(1)
 	tape.CrossEntropy(tape.Output(x), pos, table, loss, scale)
-	p, err := tape.Compile(r.arena(), Options{Train: true})
+	logProbs, entropies := tape.LogProb(x, pos, table, 1, true)
+	p, err := tape.Compile(r.arena(), Options{Train: true, Seeds: map[*Var]tensor.Tensor{logProbs: r.random(0), entropies: r.random(0)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,6 +351,12 @@ func TestRefuses(t *testing.T) {
 		},
 		"cross-entropy: targets t [3]": func(r *rig, t *Tape, x *Var) {
 			t.CrossEntropy(x, t.Input("t", r.ints(0, 1, 2)), r.param("w", 9, 6), r.tensor(tensor.F64, 3), r.random(1))
+		},
+		"log-probabilities: targets t [3]": func(r *rig, t *Tape, x *Var) {
+			t.LogProb(x, t.Input("t", r.ints(0, 1, 2)), r.param("w", 9, 6), 1, false)
+		},
+		"log-probabilities: temperature 0": func(r *rig, t *Tape, x *Var) {
+			t.LogProb(x, t.Input("t", r.ints(0, 1, 2, 3)), r.param("w", 9, 6), 0, false)
 		},
 		"embedding: ids x": func(r *rig, t *Tape, x *Var) { t.Embedding(x, r.param("w", 9, 6)) },
 		"gather: rows x":   func(r *rig, t *Tape, x *Var) { t.Gather(x, x) },

@@ -18,7 +18,7 @@ import (
 // that nothing is shared or taken over; without recomputation; and a second time,
 // in an arena that another program has used. The graphs use values again, join
 // and leave checkpointed regions, freeze parameters, and have several outputs,
-// seeds and losses. On the reference device finite differences check the gradients.
+// seeds, log-probabilities and losses. On the reference device finite differences check the gradients.
 func TestMetamorphic(t *testing.T) {
 	for _, d := range []struct {
 		dev    tensor.Device
@@ -214,7 +214,7 @@ func (g *graph) step(i int, fellow func(int) int, shapes [][2]int, add func(rows
 		g.steps = append(g.steps, func(b *building) { b.vars = append(b.vars, f(b.tape, b.vars[i])) })
 	}
 	j := fellow(i)
-	switch k := g.rnd.IntN(14); {
+	switch k := g.rnd.IntN(15); {
 	case k < 3:
 		to := []int{narrow, narrow, double, triple}[g.rnd.IntN(4)]
 		w := g.param(to, cols)
@@ -261,17 +261,43 @@ func (g *graph) step(i int, fellow func(int) int, shapes [][2]int, add func(rows
 		}
 		list, cos, sin := g.ints(pos...), g.floats(5, 2), g.floats(5, 2)
 		one("rope", rows, cols, func(t *Tape, x *Var) *Var { return t.RoPE(x, t.Input("positions", list), cos, sin, cols/4, 4) })
+	case k == 13:
+		g.score(i, rows, cols)
 	default:
 		g.say("loss of %d", i)
 		w, loss, scale := g.param(5, cols), g.tensor(tensor.F64, 3), g.floats(1)
-		targets := make([]int32, rows)
-		for i := range targets {
-			targets[i] = int32(g.rnd.IntN(6)) - 1
-		}
-		list := g.ints(targets...)
+		list := g.ints(g.targets(rows)...)
 		g.losses, g.scales = append(g.losses, loss), append(g.scales, scale)
 		g.steps = append(g.steps, func(b *building) { b.tape.CrossEntropy(b.vars[i], b.tape.Input("targets", list), w, loss, scale) })
 	}
+}
+
+// score takes log-probabilities and entropies of value i, which are outputs with
+// seeds for one of them or both.
+func (g *graph) score(i, rows, cols int) {
+	seeded := g.rnd.IntN(3)
+	g.say("log-probabilities of %d, seeds %d", i, seeded)
+	w, d, e := g.param(5, cols), g.floats(rows), g.floats(rows)
+	list := g.ints(g.targets(rows)...)
+	g.steps = append(g.steps, func(b *building) {
+		logProbs, entropies := b.tape.LogProb(b.vars[i], b.tape.Input("targets", list), w, 0.75, true)
+		b.outs = append(b.outs, b.tape.Output(logProbs), b.tape.Output(entropies))
+		if seeded != 1 {
+			b.seeds[logProbs] = d
+		}
+		if seeded != 2 {
+			b.seeds[entropies] = e
+		}
+	})
+}
+
+// targets are among five tokens, or none.
+func (g *graph) targets(n int) []int32 {
+	targets := make([]int32, n)
+	for i := range targets {
+		targets[i] = int32(g.rnd.IntN(6)) - 1
+	}
+	return targets
 }
 
 // seed makes value i an output whose gradient is given.

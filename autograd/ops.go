@@ -300,3 +300,40 @@ func (t *Tape) CrossEntropy(x, targets *Var, w *Param, loss, scale tensor.Tensor
 		},
 	})
 }
+
+// LogProb is the output projection with w [V, H] and, for x [T, H], the
+// log-probabilities [T] of targets I32 [T] (negative: none) among the logits over
+// the temperature, and with entropy those distributions' entropies [T], else nil;
+// see tensor.LogProb. Gradients may come to either result or to both.
+func (t *Tape) LogProb(x, targets *Var, w *Param, temperature float32, entropy bool) (logProbs, entropies *Var) {
+	must(len(w.Shape) == 2 && x.Cols() == w.Shape[1], "log-probabilities", "%v times %v transposed", x, w)
+	must(isInts(targets, x.Rows()), "log-probabilities", "targets %v for %v", targets, x)
+	must(temperature > 0, "log-probabilities", "temperature %g is not above 0", temperature)
+	ops := t.dev.Ops()
+	logProbs = t.NewVar("logprobs", x.Dtype, x.Rows())
+	lse := t.NewVar("logprobs.lse", x.Dtype, x.Rows())
+	n := &Node{Name: "log-probabilities", In: []*Var{x, targets}, Out: []*Var{logProbs, lse}, Params: []*Param{w},
+		Needs: []*Var{x, targets, lse}}
+	if entropy {
+		entropies = t.NewVar("entropies", x.Dtype, x.Rows())
+		n.Out, n.Needs = append(n.Out, entropies), append(n.Needs, entropies)
+	}
+	n.Forward = func() {
+		a := tensor.LogProb{LogProbs: logProbs.value, LSE: lse.value, X: x.value, W: w.Value, Targets: targets.value, Temperature: temperature}
+		if entropy {
+			a.Entropies = entropies.value
+		}
+		ops.LogProb(a)
+	}
+	n.Backward = func(g *Grads) {
+		a := tensor.LogProbBackward{DW: w.Grad, DLogProbs: g.Out(0), X: x.value, W: w.Value, Targets: targets.value, LSE: lse.value,
+			Temperature: temperature}
+		a.DX, _ = g.In(0)
+		if entropy {
+			a.DEntropies, a.Entropies = g.Out(2), entropies.value
+		}
+		ops.LogProbBackward(a)
+	}
+	t.Record(n)
+	return logProbs, entropies
+}

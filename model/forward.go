@@ -140,3 +140,10 @@ func (m *Model) Logits(t *autograd.Tape, hidden *autograd.Var) *autograd.Var {
 func (m *Model) Loss(t *autograd.Tape, hidden, targets *autograd.Var, loss, scale tensor.Tensor) {
 	t.CrossEntropy(hidden, targets, m.head, loss, scale)
 }
+
+// LogProb records the output projection fused with the log-probabilities of
+// targets I32 [T] at a temperature and, if asked for, the entropies (else nil),
+// [T] each; see tensor.LogProb.
+func (m *Model) LogProb(t *autograd.Tape, hidden, targets *autograd.Var, temperature float32, entropy bool) (logProbs, entropies *autograd.Var) {
+	return t.LogProb(hidden, targets, m.head, temperature, entropy)
+}

@@ -218,7 +218,7 @@ type LogProb struct {
 //
 // DX [T, H] is 0 for rows without a target; DX or DW may be absent. Rows without
 // a target, or whose derivatives are both 0, cost nothing. The logits of a block of
-// rows are computed again. LSE and Entropies (absent without DEntropies) are the
+// rows are computed again. LSE and Entropies (which DEntropies needs) are the
 // forward's, for a device that sees a row of logits in pieces; one that has it whole
 // does better to sum anew, since p = e^(z−LSE) loses the digits that a large LSE lacks.
 type LogProbBackward struct {
