@@ -272,7 +272,8 @@ type AdamW struct {
 
 // Sample draws IDs [n] I32 from Logits [n, V] and sets LogProbs [n] to the
 // natural logarithm of softmax(Logits)[id], before any of the settings are
-// applied. Rows[i] holds the settings of row i.
+// applied, or of softmax(Logits/Temperature)[id] where TemperedLogProb asks for
+// that. Rows[i] holds the settings of row i.
 type Sample struct {
 	IDs, LogProbs, Logits Tensor
 	Rows                  []SampleRow
@@ -285,10 +286,13 @@ type Sample struct {
 // TopP in (0,1) keeps the smallest set, largest first, whose probability reaches
 // TopP; MinP keeps those with at least MinP times the largest probability. The draw uses Uniform in [0,1),
 // made by the caller's counter-based generator, so that a row's token does not
-// depend on its neighbours.
+// depend on its neighbours. TemperedLogProb takes the log-probability at
+// Temperature, still before penalty, bans and cuts; at temperatures 0 and 1 it
+// changes nothing, not a bit.
 type SampleRow struct {
 	Temperature, TopP, MinP, RepetitionPenalty float32
 	TopK                                       int
 	Uniform                                    float64
 	Seen, Banned                               []int32
+	TemperedLogProb                            bool
 }

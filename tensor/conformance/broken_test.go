@@ -375,6 +375,26 @@ func TestSuiteFindsMistakes(t *testing.T) {
 				}
 			}
 		}},
+		{"log-probabilities never tempered", "SampleSettings", "log-probability", func(ops *tensor.Ops) {
+			ops.Sample = func(a tensor.Sample) {
+				rows := append([]tensor.SampleRow(nil), a.Rows...)
+				for i := range rows {
+					rows[i].TemperedLogProb = false
+				}
+				a.Rows = rows
+				good.Sample(a)
+			}
+		}},
+		{"tempered log-probabilities rounded otherwise at temperature 1", "SampleSettings", "tempered", func(ops *tensor.Ops) {
+			ops.Sample = func(a tensor.Sample) {
+				good.Sample(a)
+				for i, row := range a.Rows {
+					if row.TemperedLogProb {
+						a.LogProbs.Float64()[i] *= 1 + 1e-15
+					}
+				}
+			}
+		}},
 		{"log-probabilities after the temperature", "SampleSettings", "log-probability", func(ops *tensor.Ops) {
 			ops.Sample = func(a tensor.Sample) {
 				good.Sample(a)
@@ -458,7 +478,7 @@ func settings(alter func(z []float64, row *tensor.SampleRow)) func(*tensor.Ops) 
 			a.Logits, a.Rows = logits, rows
 			good.Sample(a)
 			for i, id := range a.IDs.Int32() {
-				z := original.Slice(i, 1).Float64()
+				z := tempered(original.Slice(i, 1).Float64(), a.Rows[i])
 				a.LogProbs.Float64()[i] = z[id] - logSumExp(z)
 			}
 		}

@@ -9,7 +9,7 @@ import (
 )
 
 // testSample checks draws that leave no choice, so that ids are exact, and the
-// log-probabilities.
+// log-probabilities, every other row's at its temperature.
 func testSample(s *suite) {
 	for _, l := range layouts {
 		for _, n := range []int{0, 1, 2, 7} {
@@ -46,7 +46,7 @@ func testSample(s *suite) {
 					rows := make([]tensor.SampleRow, n)
 					for i := range rows {
 						rows[i] = setting(v[i*vocab:][:vocab])
-						rows[i].Uniform = tr.rng.Float64()
+						rows[i].Uniform, rows[i].TemperedLogProb = tr.rng.Float64(), i%2 == 1
 					}
 					sampleTrial(tr, v, rows, vocab)
 				}
@@ -68,7 +68,14 @@ func testSample(s *suite) {
 	nan := math.NaN()
 	sampleTrial(tr, []float64{nan, 2, 1, nan, nan, -7}, []tensor.SampleRow{{}, {Temperature: 1, Uniform: 0.5}}, 3)
 	tr = s.trial(dense, "Sample of large logits")
-	sampleTrial(tr, []float64{1000, 900, -1000, -2000, 3000, 3100}, []tensor.SampleRow{{Temperature: 1, Uniform: 0.5}, {Temperature: 1, Uniform: 0.999}}, 3)
+	large := []float64{1000, 900, -1000, -2000, 3000, 3100}
+	sampleTrial(tr, large, []tensor.SampleRow{{Temperature: 1, Uniform: 0.5}, {Temperature: 1, Uniform: 0.999}}, 3)
+	tr = s.trial(dense, "Sample of large logits, tempered log-probabilities")
+	sampleTrial(tr, large, []tensor.SampleRow{{Temperature: 0.7, Banned: []int32{0}, TemperedLogProb: true},
+		{Temperature: 30, TopK: 1, TemperedLogProb: true}}, 3)
+	tr = s.trial(dense, "Sample from a NaN and from nothing, tempered log-probabilities")
+	sampleTrial(tr, []float64{nan, 2, 1, 1, 2, 3}, []tensor.SampleRow{{Temperature: 0.5, TopK: 1, TemperedLogProb: true},
+		{Temperature: 0.5, Banned: []int32{0, 1, 2}, TemperedLogProb: true}}, 3)
 }
 
 func sampleTrial(tr *trial, v []float64, rows []tensor.SampleRow, vocab int) {
@@ -121,14 +128,15 @@ func testSampleSettings(s *suite) {
 		{"RepetitionPenalty and Temperature", signed, tensor.SampleRow{Temperature: 0.5, RepetitionPenalty: 2, Seen: []int32{0, 3}}, []float64{e(2), e(2), e(-2), e(-2)}},
 		{"RepetitionPenalty of a banned token", signed, tensor.SampleRow{Temperature: 1, RepetitionPenalty: 2, Seen: []int32{0}, Banned: []int32{0}}, []float64{0, e(1), e(-1), e(-0.5)}},
 	}
-	for _, c := range cases {
+	for i, c := range cases {
+		c.row.TemperedLogProb = i%2 == 1
 		s.guard("Sample: "+c.name, func() { s.frequencies("Sample: "+c.name, c.logits, c.row, c.weights) })
 	}
 	for n, vocab := range []int{2, 9, 33, 130, 997, 5003} {
 		for variant := range 8 {
 			tr := s.trial(dense, "Sample from %d tokens, variant %d", vocab, variant)
 			z := tr.held(tr.normal(vocab))
-			row := tensor.SampleRow{Temperature: 0.5 + float32(n)/4}
+			row := tensor.SampleRow{Temperature: 0.5 + float32(n)/4, TemperedLogProb: (n+variant)%2 == 1}
 			if variant&1 != 0 {
 				row.TopK = 1 + tr.rng.IntN(60)
 			}
@@ -145,14 +153,40 @@ func testSampleSettings(s *suite) {
 			}
 			tr.guard(tr.name, func() { s.frequencies(tr.name, z, row, distribution(z, row)) })
 		}
+		s.untempered(vocab)
 	}
+}
+
+// untempered checks that at temperatures 0 and 1 tempered log-probabilities are the
+// others, bit for bit.
+func (s *suite) untempered(vocab int) {
+	tr := s.trial(dense, "Sample: tempered log-probabilities at temperatures 0 and 1, %d tokens", vocab)
+	z := tr.held(tr.normal(vocab))
+	rows := make([]tensor.SampleRow, 20)
+	for i := range rows {
+		rows[i] = tensor.SampleRow{Temperature: float32(i % 2), Uniform: tr.rng.Float64()}
+	}
+	tr.guard(tr.name, func() {
+		ids, plain := s.draw(z, rows)
+		for i := range rows {
+			rows[i].TemperedLogProb = true
+		}
+		again, tempered := s.draw(z, rows)
+		for i := range rows {
+			if ids[i] != again[i] || math.Float64bits(plain[i]) != math.Float64bits(tempered[i]) {
+				s.failf("%s: id %d with %v, tempered %d with %v", tr.name, ids[i], plain[i], again[i], tempered[i])
+				return
+			}
+		}
+	})
 }
 
 // frequencies draws from one distribution with a grid of uniform numbers. A draw
 // that inverts the cumulative distribution, in whatever order of the tokens, gives
 // each token an interval as long as its probability, and so a count within one of
 // its expectation: far closer than a test of chi-square over random numbers would
-// ask for. It also checks the log-probabilities, which no setting changes.
+// ask for. It also checks the log-probabilities, which no setting changes but the
+// temperature where it is asked for.
 func (s *suite) frequencies(name string, z []float64, row tensor.SampleRow, weights []float64) {
 	n := 400
 	if len(z) > 500 {
@@ -166,14 +200,15 @@ func (s *suite) frequencies(name string, z []float64, row tensor.SampleRow, weig
 	ids, logProbs := s.draw(z, rows)
 	tol := tolerance[s.dev.Float()]
 	count := make([]float64, len(z))
-	lse := logSumExp(z)
+	at := tempered(z, row)
+	lse := logSumExp(at)
 	for i, id := range ids {
 		if id < 0 || int(id) >= len(z) {
 			s.failf("%s: drew id %d of a vocabulary of %d", name, id, len(z))
 			return
 		}
 		count[id]++
-		if want := z[id] - lse; !within(logProbs[i], want, tol*max(1, math.Abs(want))) {
+		if want := at[id] - lse; !within(logProbs[i], want, tol*max(1, math.Abs(want))) {
 			s.failf("%s: log-probability of id %d is %g, want %g", name, id, logProbs[i], want)
 			return
 		}
@@ -189,6 +224,18 @@ func (s *suite) frequencies(name string, z []float64, row tensor.SampleRow, weig
 			return
 		}
 	}
+}
+
+// tempered are the logits of which the log-probabilities of a row are.
+func tempered(z []float64, row tensor.SampleRow) []float64 {
+	if !row.TemperedLogProb || row.Temperature == 0 {
+		return z
+	}
+	at := make([]float64, len(z))
+	for v := range z {
+		at[v] = z[v] / float64(row.Temperature)
+	}
+	return at
 }
 
 // draw samples rows that all have the logits z.

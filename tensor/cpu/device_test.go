@@ -134,7 +134,7 @@ func newRowOps(t testing.TB, dev tensor.Device, tokens, hidden int) *rowOps {
 	rows := make([]tensor.SampleRow, draws)
 	for i := range rows {
 		rows[i] = tensor.SampleRow{Temperature: float32(i) / 3, Uniform: r.Float64(), Banned: []int32{3}, Seen: []int32{4}, RepetitionPenalty: 1.2,
-			TopK: i % 3 * 40, TopP: []float32{0, 0.9}[i%2], MinP: []float32{0, 0.01}[i/2%2]}
+			TopK: i % 3 * 40, TemperedLogProb: i%2 == 1, TopP: []float32{0, 0.9}[i%2], MinP: []float32{0, 0.01}[i/2%2]}
 	}
 	call("Sample", func() {
 		ops.Sample(tensor.Sample{IDs: drawn, LogProbs: logProbs, Logits: logits, Rows: rows})

@@ -172,7 +172,7 @@ type softmaxed struct {
 func softmaxOf(z, e []float32, temperature float32) softmaxed {
 	var s softmaxed
 	s.largest, s.top = largestOf(z)
-	vecShiftScale(z, s.largest, min(1/temperature, math.MaxFloat32))
+	vecShiftScale(z, s.largest, inverse(temperature))
 	// An infinite logit stays, and makes NaN of everything.
 	exclude := s.top >= 0 && !math.IsInf(float64(s.largest), 1)
 	if exclude {

@@ -65,9 +65,28 @@ func (j *sampleJob) run(ws *workspace, i int) {
 	j.ids[i] = int32(id)
 	j.logProbs[i] = float32(math.NaN())
 	if id >= 0 {
-		j.logProbs[i] = float32(float64(raw[id]) - logSumExp(raw))
+		j.logProbs[i] = float32(d.logProb(raw, id))
 	}
 }
+
+// logProb is the log-probability of a token among the logits as they came, or
+// over the temperature. It overwrites z.
+func (d *draw) logProb(raw []float32, id int) float64 {
+	t := d.rule.Temperature
+	if !d.rule.TemperedLogProb || t == 0 || t == 1 {
+		return float64(raw[id]) - logSumExp(raw)
+	}
+	m := vecMax(raw)
+	if math.IsInf(float64(m), 0) {
+		return math.NaN()
+	}
+	copy(d.z, raw)
+	vecShiftScale(d.z, m, inverse(t))
+	return (float64(raw[id])-float64(m))/float64(t) - math.Log(sumExp(d.z, 0))
+}
+
+// inverse is 1/t, finite for every t > 0.
+func inverse(t float32) float32 { return min(1/t, math.MaxFloat32) }
 
 // sampleBlock is how many tokens one call of a vector kernel covers.
 const sampleBlock = 1024
@@ -133,8 +152,7 @@ func (d *draw) token() int {
 		return id
 	}
 	// Differences from the maximum cannot overflow, however low the temperature.
-	f := min(1/d.rule.Temperature, math.MaxFloat32)
-	vecShiftScale(d.z, largest, f)
+	vecShiftScale(d.z, largest, inverse(d.rule.Temperature))
 	return d.choose(d.cut())
 }
 

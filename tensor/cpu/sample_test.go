@@ -37,16 +37,19 @@ func checkDraw(t *testing.T, logits []float32, s tensor.SampleRow, id int, logPr
 	t.Helper()
 	z := make([]float64, len(logits))
 	odd := false // a logit that leaves no probabilities
-	lse, largest := 0.0, math.Inf(-1)
+	sum, largest := 0.0, math.Inf(-1)
 	for i, x := range logits {
 		z[i] = float64(x)
 		odd = odd || x != x || math.IsInf(float64(x), 1)
 		largest = max(largest, z[i])
 	}
-	for _, x := range z {
-		lse += math.Exp(x - largest)
+	temperature := 1.0 // of the log-probability
+	if s.TemperedLogProb && s.Temperature > 0 {
+		temperature = float64(s.Temperature)
 	}
-	lse = largest + math.Log(lse)
+	for _, x := range z {
+		sum += math.Exp((x - largest) / temperature)
+	}
 
 	if r := s.RepetitionPenalty; r != 0 && r != 1 {
 		for _, v := range s.Seen {
@@ -77,7 +80,7 @@ func checkDraw(t *testing.T, logits []float32, s tensor.SampleRow, id int, logPr
 		}
 		return
 	}
-	if want := float64(logits[id]) - lse; math.Abs(logProb-want) > 1e-5*max(1, math.Abs(want)) {
+	if want := (float64(logits[id])-largest)/temperature - math.Log(sum); math.Abs(logProb-want) > 1e-5*max(1, math.Abs(want)) {
 		t.Fatalf("log-probability of %d is %v, want %v", id, logProb, want)
 	}
 	if s.Temperature == 0 {
@@ -132,7 +135,7 @@ func TestSampleInvariants(t *testing.T) {
 					logits[j] = float32(math.Inf(-1))
 				}
 			}
-			s := tensor.SampleRow{Temperature: float32(r.IntN(4)) * 0.6, Uniform: r.Float64()}
+			s := tensor.SampleRow{Temperature: float32(r.IntN(4)) * 0.6, Uniform: r.Float64(), TemperedLogProb: r.IntN(2) == 0}
 			if r.IntN(2) == 0 {
 				s.TopK = 1 + r.IntN(v+3)
 			}
@@ -245,7 +248,8 @@ func TestSampleDistribution(t *testing.T) {
 
 func TestSampleBrokenLogits(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
-	for _, s := range []tensor.SampleRow{{}, {Temperature: 1, Uniform: 0.7}, {Temperature: 1, TopK: 2, TopP: 0.5, MinP: 0.1}, {Temperature: 1e-40}, {Temperature: 1e38}} {
+	for _, s := range []tensor.SampleRow{{}, {Temperature: 1, Uniform: 0.7}, {Temperature: 1, TopK: 2, TopP: 0.5, MinP: 0.1}, {Temperature: 1e-40}, {Temperature: 1e38},
+		{Temperature: 0.5, TemperedLogProb: true}, {Temperature: 1e-40, TemperedLogProb: true}, {Temperature: 1e38, TemperedLogProb: true}} {
 		for _, c := range []struct {
 			logits []float32
 			ids    []int // allowed
@@ -267,6 +271,24 @@ func TestSampleBrokenLogits(t *testing.T) {
 	}
 }
 
+// At temperatures 0 and 1 a tempered log-probability is the plain one to the last
+// bit. The logits are so large that another order of float64 operations would show.
+func TestSampleTemperedAtOne(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	logits := make([]float32, 50)
+	for i := range 3000 {
+		for j := range logits {
+			logits[j] = float32(1<<23 + r.IntN(12))
+		}
+		s := tensor.SampleRow{Temperature: float32(i % 2), Uniform: r.Float64()}
+		id, plain := sampleOne(t, logits, s)
+		s.TemperedLogProb = true
+		if again, tempered := sampleOne(t, logits, s); again != id || tempered != plain {
+			t.Fatalf("temperature %g: %d with %v, tempered %d with %v", s.Temperature, id, plain, again, tempered)
+		}
+	}
+}
+
 func FuzzSample(f *testing.F) {
 	f.Add([]byte{0, 0, 128, 63, 0, 0, 0, 64, 0, 0, 192, 127}, float32(1), float32(0.5), float32(0), float32(1.1), uint16(2), 0.3, uint8(1))
 	f.Add(make([]byte, 80), float32(0), float32(0), float32(0), float32(0), uint16(0), 0.0, uint8(0))
@@ -284,7 +306,8 @@ func FuzzSample(f *testing.F) {
 				logits[i] = 0 // far apart, logits are compared by rounding alone
 			}
 		}
-		s := tensor.SampleRow{Temperature: temperature, TopP: topP, MinP: minP, RepetitionPenalty: penalty, TopK: int(topK), Uniform: uniform}
+		s := tensor.SampleRow{Temperature: temperature, TopP: topP, MinP: minP, RepetitionPenalty: penalty, TopK: int(topK), Uniform: uniform,
+			TemperedLogProb: named&1 == 1}
 		for i := range int(named % 5) {
 			s.Seen = append(s.Seen, int32(i*7%n))
 			s.Banned = append(s.Banned, int32(i*3%n))

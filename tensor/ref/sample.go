@@ -9,7 +9,7 @@ import (
 )
 
 // sample draws one token a row and takes its log-probability from the logits as
-// they came.
+// they came, or over the temperature.
 func sample(a tensor.Sample) {
 	n, vocab := a.Logits.Rows(), a.Logits.Cols()
 	logits := matrixOf("Sample's Logits", a.Logits, n, vocab)
@@ -23,6 +23,12 @@ func sample(a tensor.Sample) {
 		id := draw(append([]float64(nil), z...), settings)
 		ids[i], logProbs[i] = int32(id), math.NaN()
 		if id >= 0 {
+			if t := float64(settings.Temperature); settings.TemperedLogProb && t > 0 {
+				z = append([]float64(nil), z...)
+				for v := range z {
+					z[v] /= t
+				}
+			}
 			logProbs[i] = z[id] - logSumExp(z)
 		}
 	}
