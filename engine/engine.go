@@ -66,7 +66,7 @@ const (
 // The event of a Cancel has no token (ID −1).
 type Event struct {
 	ID      int32
-	LogProb float32 // of the token under the model, before temperature and cuts
+	LogProb float32 // of the token under the model, before temperature (see Settings.TemperedLogProbs) and cuts
 	Text    string  // text that became certain with this token
 	Finish  Finish
 }

@@ -18,6 +18,9 @@ type Settings struct {
 	StopIDs           []int32 // end the answer like an end-of-sequence token
 	IgnoreEOS         bool    // end-of-sequence tokens are never chosen
 	Seed              uint64
+	// TemperedLogProbs: log-probabilities of events are those at the sampling
+	// temperature, as PPO needs them, still before penalty, bans and cuts.
+	TemperedLogProbs bool
 }
 
 func (s Settings) penalised() bool { return s.RepetitionPenalty != 0 && s.RepetitionPenalty != 1 }

@@ -195,7 +195,8 @@ func (e *Engine) sample(p *program, parts []part, rows int) {
 		r := e.seqs[q.slot].req
 		s := r.settings
 		row := tensor.SampleRow{Temperature: s.Temperature, TopP: s.TopP, MinP: s.MinP, TopK: s.TopK,
-			RepetitionPenalty: s.RepetitionPenalty, Seen: r.seen, Uniform: r.stream.Float64At(uint64(r.made))}
+			RepetitionPenalty: s.RepetitionPenalty, Seen: r.seen, Uniform: r.stream.Float64At(uint64(r.made)),
+			TemperedLogProb: s.TemperedLogProbs}
 		r.banned = r.banned[:0]
 		if s.IgnoreEOS || r.made < s.MinTokens {
 			r.banned = append(r.banned, e.opt.EOS...)
