@@ -169,3 +169,45 @@ func (s *Store) Free() {
 		c.buffers = nil
 	}
 }
+
+// Copy is a second store of the same layout, with the same weights and without
+// gradients or moments.
+func (s *Store) Copy() (*Store, error) {
+	c, err := NewStore(s.dev, s.Layout, false)
+	if err != nil {
+		return nil, err
+	}
+	for i := range s.chunks {
+		s.dev.Ops().Copy(c.chunks[i].value, s.chunks[i].value)
+	}
+	return c, s.dev.Sync()
+}
+
+// averagePiece is the number of elements averaged at a time.
+const averagePiece = 1 << 18
+
+// Average moves the weights towards those of from, a store of the same layout:
+// w = decay·w + (1 − decay)·from, the exponential moving average (Polyak). Frozen
+// chunks don't change and are left alone.
+func (s *Store) Average(from *Store, decay float64) error {
+	ops := s.dev.Ops()
+	x, b, err := tensor.New(s.dev, s.dev.Float(), averagePiece)
+	if err != nil {
+		return err
+	}
+	defer b.Free()
+	for i, c := range s.chunks {
+		if s.Layout.Chunks[i].Frozen {
+			continue
+		}
+		for at := 0; at < c.value.Len(); at += averagePiece {
+			n := min(averagePiece, c.value.Len()-at)
+			piece, scratch := c.value.Slice(at, n), x.Slice(0, n)
+			ops.Copy(scratch, from.chunks[i].value.Slice(at, n))
+			ops.Scale(scratch, float32(1-decay))
+			ops.Scale(piece, float32(decay))
+			ops.Add(piece, piece, scratch)
+		}
+	}
+	return s.dev.Sync()
+}
