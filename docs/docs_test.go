@@ -96,6 +96,7 @@ func TestRecipesInGuides(t *testing.T) {
 		t.Fatal(err)
 	}
 	pages = append(pages, filepath.Join("..", "README.md"))
+	objective := regexp.MustCompile(`^# train (reward|ppo)\b`) // the first line says so
 	found := 0
 	for _, page := range pages {
 		text, err := os.ReadFile(page)
@@ -107,7 +108,11 @@ func TestRecipesInGuides(t *testing.T) {
 			if !strings.Contains(block, "\ndata:") && !strings.HasPrefix(block, "data:") {
 				block += "data: {train: [x.jsonl]}\n" // the one required key
 			}
-			if err := recipe.Decode([]byte(block), page, nil, &train.Recipe{}); err != nil {
+			rec := train.NewRecipe("sft")
+			if m := objective.FindStringSubmatch(block); m != nil {
+				rec = train.NewRecipe(m[1])
+			}
+			if err := recipe.Decode([]byte(block), page, nil, rec); err != nil {
 				t.Errorf("%v in:\n%s", err, block)
 			}
 		}

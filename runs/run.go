@@ -8,6 +8,7 @@
 //	events.out.*     the same for TensorBoard
 //	checkpoints/     step-N folders, complete or absent (written by package train)
 //	model/           the result, a Hugging Face folder (written by package train)
+//	critic/          a PPO run's value model, such a folder too
 //	report.html      one page to look at; made from the files above at any time
 //	.lock            held while a process trains into the folder
 //
@@ -39,6 +40,7 @@ const (
 	ReportFile     = "report.html"
 	CheckpointsDir = "checkpoints"
 	ModelDir       = "model"
+	CriticDir      = "critic" // a PPO run's value model
 )
 
 // Info is run.json: what the report says about a run beside its curves.
@@ -54,6 +56,8 @@ type Info struct {
 	Ended      time.Time `json:"ended,omitzero"`
 	Status     string    `json:"status,omitempty"` // "running", "done", "stopped", "failed"
 	Note       string    `json:"note,omitempty"`   // why it stopped or failed
+	// Exported is the step whose weights are the result, where it isn't the last.
+	Exported int `json:"exported,omitempty"`
 }
 
 // Run is a run folder that this process trains into. Its methods may be called
@@ -123,7 +127,7 @@ func open(dir string) (*Run, error) {
 
 // holds names a file of an earlier run, or gives "".
 func (r *Run) holds() string {
-	for _, name := range []string{RecipeFile, MetricsFile, SamplesFile, CheckpointsDir, ModelDir} {
+	for _, name := range []string{RecipeFile, MetricsFile, SamplesFile, CheckpointsDir, ModelDir, CriticDir} {
 		if _, err := os.Lstat(filepath.Join(r.dir, name)); err == nil {
 			return name
 		}

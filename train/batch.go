@@ -26,39 +26,74 @@ type shape struct {
 	train                      bool
 }
 
-// pass is a compiled forward (and, training, backward) pass over one packed
-// micro-batch of a fixed shape.
-type pass struct {
+// longestOf bounds the sequences of programs: that of the data, rounded up.
+func longestOf(tokens, micro int) int { return min(roundUp(max(tokens, 1), tokenBucket), micro) }
+
+// packed are the inputs of a compiled pass: a micro-batch of a fixed shape on the device.
+type packed struct {
 	shape
 	ids, positions, targets, starts tensor.Tensor
-	prog                            *autograd.Program
 	buffers                         []*tensor.Buffer
 	host                            [3][]int32
 	hostStarts                      []int32
 }
 
-// newPass compiles the model's loss for a shape.
-func newPass(m *model.Model, arena *autograd.Arena, s shape, recompute bool, loss, scale tensor.Tensor) (*pass, error) {
-	p := &pass{shape: s, hostStarts: make([]int32, s.sequences+1)}
+func newPacked(dev tensor.Device, s shape) (*packed, error) {
+	p := &packed{shape: s, hostStarts: make([]int32, s.sequences+1)}
 	for i := range p.host {
 		p.host[i] = make([]int32, s.tokens)
 	}
-	dev := m.Device()
 	for _, x := range []struct {
 		dst *tensor.Tensor
 		n   int
 	}{{&p.ids, s.tokens}, {&p.positions, s.tokens}, {&p.targets, s.tokens}, {&p.starts, s.sequences + 1}} {
-		t, b, err := tensor.New(dev, tensor.I32, x.n)
-		if err != nil {
+		var err error
+		if *x.dst, err = p.alloc(dev, tensor.I32, x.n); err != nil {
 			p.free()
 			return nil, err
 		}
-		*x.dst = t
+	}
+	return p, nil
+}
+
+// alloc makes a tensor that lives as long as the inputs.
+func (p *packed) alloc(dev tensor.Device, d tensor.Dtype, shape ...int) (tensor.Tensor, error) {
+	t, b, err := tensor.New(dev, d, shape...)
+	if err == nil {
 		p.buffers = append(p.buffers, b)
 	}
-	tape := autograd.NewTape(dev)
-	h, err := m.Hidden(tape, model.Inputs{IDs: tape.Input("ids", p.ids), Positions: tape.Input("positions", p.positions),
-		Starts: tape.Input("starts", p.starts), Longest: s.longest, Checkpoint: recompute && s.train})
+	return t, err
+}
+
+func (p *packed) free() {
+	for _, b := range p.buffers {
+		b.Free()
+	}
+	p.buffers = nil
+}
+
+// hidden records the decoder on these inputs.
+func (p *packed) hidden(m *model.Model, tape *autograd.Tape, recompute bool) (*autograd.Var, error) {
+	return m.Hidden(tape, model.Inputs{IDs: tape.Input("ids", p.ids), Positions: tape.Input("positions", p.positions),
+		Starts: tape.Input("starts", p.starts), Longest: p.longest, Checkpoint: recompute && p.train})
+}
+
+// lossPass is a compiled forward (and, training, backward) pass to the
+// cross-entropy of a micro-batch.
+type lossPass struct {
+	*packed
+	prog *autograd.Program
+}
+
+// newLossPass compiles the model's loss for a shape.
+func newLossPass(m *model.Model, arena *autograd.Arena, s shape, recompute bool, loss, scale tensor.Tensor) (*lossPass, error) {
+	in, err := newPacked(m.Device(), s)
+	if err != nil {
+		return nil, err
+	}
+	p := &lossPass{packed: in}
+	tape := autograd.NewTape(m.Device())
+	h, err := p.hidden(m, tape, recompute)
 	if err == nil {
 		m.Loss(tape, h, tape.Input("targets", p.targets), loss, scale)
 		p.prog, err = tape.Compile(arena, autograd.Options{Train: s.train})
@@ -70,15 +105,9 @@ func newPass(m *model.Model, arena *autograd.Arena, s shape, recompute bool, los
 	return p, nil
 }
 
-func (p *pass) free() {
-	for _, b := range p.buffers {
-		b.Free()
-	}
-}
-
 // load copies a micro-batch to the device. Its tail is filled with sequences of
 // at most longest tokens without targets.
-func (p *pass) load(b *data.Batch) {
+func (p *packed) load(b *data.Batch) {
 	ids, positions, targets := p.host[0], p.host[1], p.host[2]
 	n := copy(ids, b.IDs[:b.Tokens])
 	copy(positions, b.Positions[:n])
@@ -111,4 +140,26 @@ func shapeOf(b *data.Batch, micro, longest int, train bool) shape {
 	filler := (s.tokens - b.Tokens + longest - 1) / longest
 	s.sequences = roundUp(b.Rows+filler, sequenceBucket)
 	return s
+}
+
+// batchOf lays rows of tokens end to end; what row i says from token prompt[i] on is
+// a target.
+func batchOf(rows [][]int32, prompt []int) data.Batch {
+	var b data.Batch
+	for i, ids := range rows {
+		b.Starts = append(b.Starts, int32(len(b.IDs)))
+		b.IDs = append(b.IDs, ids...)
+		for t := range ids {
+			target := int32(data.IgnoreTarget)
+			if t+1 < len(ids) && t+1 >= prompt[i] {
+				target = ids[t+1]
+				b.Trained++
+			}
+			b.Positions = append(b.Positions, int32(t))
+			b.Targets = append(b.Targets, target)
+		}
+	}
+	b.Rows, b.Tokens = len(rows), len(b.IDs)
+	b.Starts = append(b.Starts, int32(len(b.IDs)))
+	return b
 }

@@ -28,7 +28,8 @@ func (t *Trainer) save() error {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	defer d.Abort()
-	if err := t.model.Store.WriteChunks(d.Path()); err != nil {
+	kept, err := t.objective.save(d.Path())
+	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	t.memory()
@@ -36,9 +37,12 @@ func (t *Trainer) save() error {
 	if math.IsInf(s.Best, 0) {
 		s.Best = math.MaxFloat64 // JSON has no infinity
 	}
+	if s.Objective, err = json.Marshal(kept); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
 	text, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
-		return err
+		return fmt.Errorf("checkpoint: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(d.Path(), stateFile), append(text, '\n'), 0o666); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
@@ -59,7 +63,7 @@ func (t *Trainer) prune() error {
 		return err
 	}
 	for i, s := range steps {
-		if i >= len(steps)-t.rec.Checkpoint.Keep || s == t.state.BestStep {
+		if i >= len(steps)-t.course.checkpoint.Keep || s == t.state.BestStep {
 			continue
 		}
 		if err := os.RemoveAll(t.checkpointDir(s)); err != nil {
@@ -116,31 +120,10 @@ func (t *Trainer) restore() error {
 	if s.Best == math.MaxFloat64 {
 		s.Best = math.Inf(1)
 	}
-	if err := t.model.Store.ReadChunks(dir); err != nil {
-		return fmt.Errorf("checkpoint: %w", err)
-	}
-	if err := t.loader.Restore(s.Loader); err != nil {
+	if err := t.objective.restore(dir, s.Objective); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	s.Objective = nil
 	t.state = s
-	return nil
-}
-
-// export writes model/: the weights, tokenizer and template of the result.
-func (t *Trainer) export() error {
-	d, err := atomicfile.NewDir(filepath.Join(t.dir, runs.ModelDir))
-	if err != nil {
-		return fmt.Errorf("result: %w", err)
-	}
-	defer d.Abort()
-	if err := t.model.Save(d.Path()); err != nil {
-		return fmt.Errorf("result: %w", err)
-	}
-	if err := t.text.Save(d.Path()); err != nil {
-		return fmt.Errorf("result: %w", err)
-	}
-	if err := d.CommitReplace(); err != nil {
-		return fmt.Errorf("result: %w", err)
-	}
 	return nil
 }

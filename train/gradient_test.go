@@ -17,7 +17,7 @@ import (
 
 // gradientsOf computes a batch cut as opt says: each parameter's gradient, the
 // mean loss and the number of micro-batches.
-func gradientsOf(t *testing.T, tr *Trainer, opt data.LoaderOptions) (grads map[string][]float64, loss float64, micro int) {
+func gradientsOf(t *testing.T, tr *tester, opt data.LoaderOptions) (grads map[string][]float64, loss float64, micro int) {
 	t.Helper()
 	loader, err := data.NewLoader(tr.data, data.TrainPart, opt)
 	if err != nil {
@@ -65,7 +65,7 @@ func TestCutDoesNotChangeGradients(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/%s/recompute=%v", name, objective, recompute), func(t *testing.T) {
 					t.Parallel()
 					rec := mustDecode(t, base(t), fmt.Sprintf("train.recompute=%v", recompute))
-					tr := newTrainer(t, rec, objective, dev.open())
+					tr := testTrainer(t, rec, objective, dev.open())
 					want, wantLoss, n := gradientsOf(t, tr, data.LoaderOptions{Batch: 16})
 					if n != 1 {
 						t.Fatalf("%d micro-batches, want 1", n)
@@ -97,7 +97,7 @@ func TestMicroTokensDoNotChangeSteps(t *testing.T) {
 	var want []int
 	for _, micro := range []int{64, 100, 4096} {
 		rec := mustDecode(t, base(t), "train.batch=0", "train.batch_tokens=400", fmt.Sprintf("train.micro_tokens=%d", micro))
-		tr := newTrainer(t, rec, "sft", cpu.New())
+		tr := testTrainer(t, rec, "sft", cpu.New())
 		var got []int
 		for range 12 {
 			s := nextStep(t, tr)
@@ -115,7 +115,7 @@ func TestMicroTokensDoNotChangeSteps(t *testing.T) {
 // TestCPUEqualsReference: losses and gradient norms of steps, updates included.
 func TestCPUEqualsReference(t *testing.T) {
 	rec := mustDecode(t, base(t), "train.micro_tokens=64")
-	a, b := newTrainer(t, rec, "sft", cpu.New()), newTrainer(t, rec, "sft", ref.New())
+	a, b := testTrainer(t, rec, "sft", cpu.New()), testTrainer(t, rec, "sft", ref.New())
 	for i := range 6 {
 		x, err := a.step(nextStep(t, a))
 		if err != nil {
@@ -125,7 +125,7 @@ func TestCPUEqualsReference(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if math.Abs(x.loss-y.loss) > 1e-5*y.loss || math.Abs(x.gradNorm-y.gradNorm) > 1e-4*y.gradNorm || x.lr != y.lr || x.trained != y.trained {
+		if math.Abs(x.loss-y.loss) > 1e-5*y.loss || math.Abs(x.gradNorm-y.gradNorm) > 1e-4*y.gradNorm || x.lr != y.lr || x.tokens != y.tokens {
 			t.Errorf("step %d: %+v on cpu, %+v on ref", i, x, y)
 		}
 	}
@@ -186,7 +186,7 @@ func TestFreezing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sets := []string{"train.batch=3", "model.new.num_hidden_layers=2", "model.new.tie_word_embeddings=false"}
 			opt := data.LoaderOptions{Batch: 3, MicroRows: 2}
-			want, _, _ := gradientsOf(t, newTrainer(t, mustDecode(t, base(t), sets...), "sft", open()), opt)
+			want, _, _ := gradientsOf(t, testTrainer(t, mustDecode(t, base(t), sets...), "sft", open()), opt)
 			for i, freeze := range []string{
 				"model.embed_tokens.weight",
 				"model.embed_tokens.weight, model.layers.0.*",
@@ -205,7 +205,7 @@ func TestFreezing(t *testing.T) {
 			} {
 				recompute := i%2 == 0
 				rec := mustDecode(t, base(t), append(sets, "model.freeze=["+freeze+"]", fmt.Sprintf("train.recompute=%v", recompute))...)
-				got, _, _ := gradientsOf(t, newTrainer(t, rec, "sft", open()), opt)
+				got, _, _ := gradientsOf(t, testTrainer(t, rec, "sft", open()), opt)
 				if len(got) == 0 || len(got) == len(want) {
 					t.Errorf("freeze %s: %d of %d tensors are trained", freeze, len(got), len(want))
 				}

@@ -34,7 +34,7 @@ func series(t testing.TB, dir, name string) *runs.Series {
 }
 
 // weights are all weights and moments of a trainer's model, as bytes of a checkpoint.
-func weights(t testing.TB, tr *Trainer) map[string]string {
+func weights(t testing.TB, tr *tester) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := tr.model.Store.WriteChunks(dir); err != nil {
@@ -44,7 +44,7 @@ func weights(t testing.TB, tr *Trainer) map[string]string {
 }
 
 // poison makes one weight of a trainer NaN, or takes it back.
-func poison(tr *Trainer, name string, v float64) (old float64) {
+func poison(tr *tester, name string, v float64) (old float64) {
 	at := tr.model.Store.Param(name).Value
 	at = at.Reshape(at.Len()).Slice(at.Len()/2, 1)
 	old = tensor.GetFloat64(at)[0]
@@ -55,7 +55,7 @@ func poison(tr *Trainer, name string, v float64) (old float64) {
 // TestSkippedStepChangesNothing: neither weights nor moments nor the count of
 // updates; after it training goes on as if it hadn't been.
 func TestSkippedStepChangesNothing(t *testing.T) {
-	tr := newTrainer(t, mustDecode(t, base(t)), "sft", cpu.New())
+	tr := testTrainer(t, mustDecode(t, base(t)), "sft", cpu.New())
 	if _, err := tr.step(nextStep(t, tr)); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestSkippedStepChangesNothing(t *testing.T) {
 		poison(tr, name, old)
 	}
 	same(t, weights(t, tr), before)
-	if tr.state.Updates != 1 || tr.state.Skips != 2 || tr.state.Skipped != 2 || tr.state.Step != 3 {
+	if tr.learner.updates != 1 || tr.state.Skips != 2 || tr.state.Skipped != 2 || tr.state.Step != 3 {
 		t.Errorf("counted %+v", tr.state)
 	}
 	if r, err := tr.step(nextStep(t, tr)); err != nil || r.skipped {
@@ -119,7 +119,7 @@ func TestDivergedRun(t *testing.T) {
 // TestPoisonedModel: a folder with a NaN among its weights.
 func TestPoisonedModel(t *testing.T) {
 	rec := mustDecode(t, base(t), "train.steps=2")
-	tr := newTrainer(t, rec, "sft", cpu.New())
+	tr := testTrainer(t, rec, "sft", cpu.New())
 	poison(tr, "model.layers.0.self_attn.q_proj.weight", math.NaN())
 	folder := t.TempDir()
 	if err := tr.model.Save(folder); err != nil {
@@ -136,7 +136,7 @@ func TestPoisonedModel(t *testing.T) {
 }
 
 // fromFolder is the base recipe with a folder's model and tokenizer.
-func fromFolder(t testing.TB, folder string, sets ...string) *Recipe {
+func fromFolder(t testing.TB, folder string, sets ...string) *LanguageRecipe {
 	t.Helper()
 	text := fmt.Sprintf("model: %s\ndata: {train: [%s/chats.jsonl], max_tokens: 64, held_out: 0.1}\ntrain: {steps: 20, batch: 4, micro_tokens: 128, lr: 0.01}\nsamples: {max_tokens: 4}\n",
 		folder, fixture(t))
@@ -145,7 +145,7 @@ func fromFolder(t testing.TB, folder string, sets ...string) *Recipe {
 
 // TestFrozen: frozen weights neither change nor are written to checkpoints.
 func TestFrozen(t *testing.T) {
-	first := newTrainer(t, mustDecode(t, base(t)), "sft", cpu.New())
+	first := testTrainer(t, mustDecode(t, base(t)), "sft", cpu.New())
 	folder := t.TempDir()
 	if err := first.model.Save(folder); err != nil {
 		t.Fatal(err)
@@ -200,11 +200,11 @@ func TestBestAndPrune(t *testing.T) {
 	if err != nil || !slices.Equal(steps, []int{at, last}) {
 		t.Errorf("checkpoints at %v, want %d and %d (%v)", steps, at, last, err)
 	}
-	tr := newTrainer(t, rec, "sft", cpu.New())
+	tr := testTrainer(t, rec, "sft", cpu.New())
 	if err := tr.model.Store.ReadChunks(filepath.Join(dir, runs.CheckpointsDir, fmt.Sprintf("step-%d", at))); err != nil {
 		t.Fatal(err)
 	}
-	ev, err := tr.evaluate(t.Context())
+	ev, err := tr.measure(t.Context())
 	if err != nil || math.Abs(ev.loss-best) > 1e-6 {
 		t.Errorf("the best checkpoint's loss is %v (%v), metrics say %v", ev.loss, err, best)
 	}
@@ -223,7 +223,7 @@ func TestBestAndPrune(t *testing.T) {
 // TestEvalOnSeparateFiles: all of their rows, and none of them trained on.
 func TestEvalOnSeparateFiles(t *testing.T) {
 	rec := mustDecode(t, base(t), fmt.Sprintf("data.eval=[%s/eval.jsonl]", fixture(t)))
-	tr := newTrainer(t, rec, "sft", cpu.New())
+	tr := testTrainer(t, rec, "sft", cpu.New())
 	train, eval := tr.data.Sequences()
 	dropped := 0
 	for _, tally := range tr.data.Stats.Total.Skipped { // too long, or equal to a row of eval.jsonl
@@ -232,7 +232,7 @@ func TestEvalOnSeparateFiles(t *testing.T) {
 	if train+dropped != 60 || dropped > 3 || eval != 7 {
 		t.Errorf("%d rows to train on, %d dropped, %d to evaluate on; want 60 and 7", train, dropped, eval)
 	}
-	ev, err := tr.evaluate(t.Context())
+	ev, err := tr.measure(t.Context())
 	if err != nil || ev.tokens == 0 || math.Abs(ev.loss-math.Log(300)) > 0.3 {
 		t.Errorf("%+v, %v", ev, err)
 	}
@@ -245,10 +245,10 @@ func TestEvalOnSeparateFiles(t *testing.T) {
 
 // TestEvaluationDoesNotHangOnMicroTokens nor disturb training.
 func TestEvaluationDoesNotHangOnMicroTokens(t *testing.T) {
-	var want evaluation
+	var want heldOutLoss
 	for _, micro := range []int{64, 150, 4000} {
-		tr := newTrainer(t, mustDecode(t, base(t), fmt.Sprintf("train.micro_tokens=%d", micro)), "sft", cpu.New())
-		got, err := tr.evaluate(t.Context())
+		tr := testTrainer(t, mustDecode(t, base(t), fmt.Sprintf("train.micro_tokens=%d", micro)), "sft", cpu.New())
+		got, err := tr.measure(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,13 +266,13 @@ func TestEvaluationDoesNotHangOnMicroTokens(t *testing.T) {
 func TestClip(t *testing.T) {
 	norms := map[string]float64{}
 	for _, clip := range []string{"0", "0.001", "1000"} {
-		tr := newTrainer(t, mustDecode(t, base(t), "train.clip="+clip), "sft", cpu.New())
+		tr := testTrainer(t, mustDecode(t, base(t), "train.clip="+clip), "sft", cpu.New())
 		r, err := tr.step(nextStep(t, tr))
 		if err != nil {
 			t.Fatal(err)
 		}
 		norms[clip] = r.gradNorm
-		factor := tensor.GetFloat64(tr.block)[tensor.StepClip]
+		factor := tensor.GetFloat64(tr.learner.block)[tensor.StepClip]
 		want := 1.0
 		if clip == "0.001" {
 			want = 0.001 / (r.gradNorm + 1e-6)

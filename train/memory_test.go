@@ -33,7 +33,7 @@ func TestMemoryAParameter(t *testing.T) {
 			rec := mustDecode(t, base(t), "model.new.hidden_size=256", "model.new.intermediate_size=1024", "model.new.num_hidden_layers=6", "model.freeze="+freeze)
 			runtime.GC()
 			before := residentBytes()
-			tr := newTrainer(t, rec, "sft", cpu.New())
+			tr := testTrainer(t, rec, "sft", cpu.New())
 			for range 3 {
 				if _, err := tr.step(nextStep(t, tr)); err != nil {
 					t.Fatal(err)
@@ -71,17 +71,17 @@ func mib(n int) float64 { return float64(n) / (1 << 20) }
 // evaluations neither keep nor allocate memory.
 func TestNothingGrows(t *testing.T) {
 	rec := mustDecode(t, base(t), "train.steps=100000", "train.micro_tokens=128")
-	tr := newTrainer(t, rec, "sft", cpu.New())
+	tr := testTrainer(t, rec, "sft", cpu.New())
 	steps := func(n int) {
 		for i := range n {
 			if _, err := tr.step(nextStep(t, tr)); err != nil {
 				t.Fatal(err)
 			}
 			if i%50 == 0 {
-				if _, err := tr.evaluate(t.Context()); err != nil {
+				if _, err := tr.measure(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := tr.sample(t.Context()); err != nil {
+				if _, err := tr.sample(t.Context(), 0); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -112,7 +112,7 @@ func TestNothingGrows(t *testing.T) {
 // TestAllocationsAStep bounds what a step leaves to the garbage collector.
 func TestAllocationsAStep(t *testing.T) {
 	rec := mustDecode(t, base(t), "train.steps=100000", "train.micro_tokens=128")
-	tr := newTrainer(t, rec, "sft", cpu.New())
+	tr := testTrainer(t, rec, "sft", cpu.New())
 	one := func() {
 		if _, err := tr.step(nextStep(t, tr)); err != nil {
 			t.Fatal(err)

@@ -204,7 +204,7 @@ func TestLossesDoNotAllocate(t *testing.T) {
 		"AddKLLoss":            func() { AddKLLoss(g, a, b, x.mask, K2, 0.1, n) },
 		"AnswerKL":             func() { AnswerKL(a, b, x.starts, x.mask, K1) },
 		"RewardLogSigmoidLoss": func() { RewardLogSigmoidLoss(g, h, a, b, nil, n) },
-		"RankingLoss":          func() { RankingLoss(g, a, ids, x.starts, n) },
+		"RankingLoss":          func() { RankingLoss(g, a, ids, nil, x.starts, n) },
 		"DPOLoss":              func() { DPOLoss(g, h, pp, 0.1, 0.1, n) },
 		"IPOLoss":              func() { IPOLoss(g, h, pp, 0.1, n) },
 		"HingeLoss":            func() { HingeLoss(g, h, pp, 0.1, n) },

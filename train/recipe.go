@@ -8,23 +8,36 @@ import (
 
 	"ringtail/data"
 	"ringtail/optim"
+	"ringtail/tensor"
 )
 
-// Recipe is what a YAML recipe of `train pretrain` and `train sft` says. Package
-// recipe reads it; the tags are its schema, its defaults and its documentation.
-type Recipe struct {
-	Model      Model      `yaml:"model" help:"What is trained: a Hugging Face folder, or a new model"`
-	Tokenizer  string     `yaml:"tokenizer" help:"Folder or tokenizer.json; absent: the model folder's"`
-	Template   string     `yaml:"template" help:"Chat template: a built-in name or a Jinja file; absent: the model's"`
-	Data       Data       `yaml:"data"`
-	Device     string     `yaml:"device" default:"auto" help:"auto or cpu"`
-	Seed       uint64     `yaml:"seed" default:"0" help:"Fixes initial weights, the order of data and samples"`
-	Train      Train      `yaml:"train"`
-	Optimizer  Optimizer  `yaml:"optimizer"`
-	Eval       Eval       `yaml:"eval"`
-	Samples    Samples    `yaml:"samples"`
-	Checkpoint Checkpoint `yaml:"checkpoint"`
-	Log        Log        `yaml:"log"`
+// A Recipe is what a YAML recipe of one kind of training says. Package recipe
+// reads it; the tags of its fields are its schema, its defaults and its documentation.
+type Recipe interface {
+	// Check refuses combinations that no single key shows to be wrong.
+	Check() error
+	// Resolve makes relative paths relative to the recipe's folder.
+	Resolve(dir string)
+
+	objective(dev tensor.Device, name string) objective
+	course() course
+}
+
+// Objectives are the names of all kinds of training.
+func Objectives() []string { return []string{"pretrain", "sft", "reward", "ppo"} }
+
+// NewRecipe is an empty recipe for an objective, to be decoded into; it panics for
+// a name that isn't one of Objectives.
+func NewRecipe(objective string) Recipe {
+	switch objective {
+	case "pretrain", "sft":
+		return &LanguageRecipe{}
+	case "reward":
+		return &RewardRecipe{}
+	case "ppo":
+		return &PPORecipe{}
+	}
+	panic("train: no objective " + objective)
 }
 
 // Model says what is trained.
@@ -78,7 +91,7 @@ type Source struct {
 type Train struct {
 	Epochs      float64 `yaml:"epochs" default:"1" min:">0" help:"Passes over the data, where steps is 0"`
 	Steps       int     `yaml:"steps" default:"0" min:"0" help:"Optimizer steps; 0: as epochs says"`
-	Batch       int     `yaml:"batch" default:"16" min:"0" help:"Sequences of a step; 0: batch_tokens counts"`
+	Batch       int     `yaml:"batch" default:"16" min:"0" help:"Rows of a step: sequences, in train reward rankings; 0: batch_tokens counts"`
 	BatchTokens int     `yaml:"batch_tokens" default:"0" min:"0" help:"Tokens of a step, where batch is 0"`
 	MicroTokens int     `yaml:"micro_tokens" default:"2048" min:"16" help:"Tokens that are computed at once; memory grows with it, results don't change"`
 	LR          float64 `yaml:"lr" default:"2e-5" min:">0" help:"Peak learning rate"`
@@ -107,7 +120,8 @@ type Eval struct {
 
 // Samples says what is generated on the way.
 type Samples struct {
-	Prompts     []string `yaml:"prompts" help:"Prompts answered at each evaluation; absent: a few of the held-out rows"`
+	Prompts     []string `yaml:"prompts" help:"Prompts answered at each evaluation; absent: those of held-out rows"`
+	Rows        int      `yaml:"rows" default:"3" min:"0" help:"Held-out rows answered where prompts is absent"`
 	MaxTokens   int      `yaml:"max_tokens" default:"64" min:"1" help:"Longest answer"`
 	Temperature float64  `yaml:"temperature" default:"0" min:"0" help:"0: the likeliest token"`
 	Off         bool     `yaml:"off" default:"false" help:"No samples"`
@@ -126,25 +140,72 @@ type Log struct {
 	TensorBoard bool `yaml:"tensorboard" default:"true" help:"Write TensorBoard event files too"`
 }
 
-// Check refuses combinations that no single key shows to be wrong.
-func (r *Recipe) Check() error {
-	switch {
-	case r.Model.Path == "" && r.Model.New == nil:
-		return fmt.Errorf("model: give path, a Hugging Face folder, or new, the shape of a new model")
-	case r.Model.Path != "" && r.Model.New != nil:
-		return fmt.Errorf("model: path and new exclude each other")
-	case r.Model.New != nil && r.Tokenizer == "":
-		return fmt.Errorf("tokenizer: a new model needs one; train it with: ringtail tokenizer train")
-	case r.Train.Batch == 0 && r.Train.BatchTokens == 0:
-		return fmt.Errorf("train: batch and batch_tokens are both 0")
-	case r.Train.Batch > 0 && r.Train.BatchTokens > 0:
-		return fmt.Errorf("train: batch and batch_tokens exclude each other; set batch: 0 to use batch_tokens")
-	case r.Device != "auto" && r.Device != "cpu":
-		return fmt.Errorf("device: %q is not to be had in this version; use auto or cpu", r.Device)
-	case r.Train.MicroTokens < r.Data.MaxTokens:
-		return fmt.Errorf("train.micro_tokens %d is less than data.max_tokens %d: one row would not fit", r.Train.MicroTokens, r.Data.MaxTokens)
+// options are what package data has to know for a use.
+func (d *Data) options(use data.Use) data.Options {
+	o := data.Options{Use: use, TrainOn: data.TrainOn(d.TrainOn), MaxTokens: d.MaxTokens, TooLong: data.TooLong(d.TooLong),
+		BadRows: data.BadRows(d.BadRows), Dedup: d.Dedup}
+	o.Eval = evalSplit(d.Eval, d.HeldOut)
+	return o
+}
+
+// evalSplit holds rows out: those of separate sources, else a part.
+func evalSplit(eval []Source, heldOut float64) data.EvalSplit {
+	if len(eval) > 0 {
+		return data.EvalSplit{Sources: sources(eval)}
 	}
-	for _, s := range append(append([]Source(nil), r.Data.Train...), r.Data.Eval...) {
+	return data.EvalSplit{Fraction: heldOut}
+}
+
+func sources(list []Source) []data.Source {
+	var out []data.Source
+	for _, s := range list {
+		out = append(out, data.Source{Name: s.Name, Files: s.Files, Format: data.Format(s.Format), Columns: s.Columns, Replace: s.Replace,
+			System: s.System, Weight: s.Weight, MaxRows: s.MaxRows})
+	}
+	return out
+}
+
+// loader is how steps are drawn from a set.
+func (t *Train) loader(seed uint64, d Data) data.LoaderOptions {
+	opt := data.LoaderOptions{Seed: seed, Sequential: !d.Shuffle, Batch: t.Batch, BatchTokens: t.BatchTokens, MicroTokens: t.MicroTokens}
+	if t.Steps == 0 {
+		opt.Epochs = t.Epochs
+	}
+	if opt.BatchTokens > 0 {
+		// Not by micro_tokens: the cut must not change what a step sees.
+		opt.Pack = min(d.MaxTokens, opt.BatchTokens)
+	}
+	return opt
+}
+
+// schedule is the learning rate's course over so many steps.
+func (t Train) schedule(steps int) optim.Schedule {
+	return optim.Schedule{Kind: optim.Kind(t.Schedule), LR: t.LR, Steps: steps, Warmup: optim.StepsOf(t.Warmup, steps),
+		MinRatio: t.MinLR, Decay: int(t.Decay * float64(steps))}
+}
+
+// check refuses what no objective can do with these blocks.
+func (t *Train) check(d *Data) error {
+	switch {
+	case t.Batch == 0 && t.BatchTokens == 0:
+		return fmt.Errorf("train: batch and batch_tokens are both 0")
+	case t.Batch > 0 && t.BatchTokens > 0:
+		return fmt.Errorf("train: batch and batch_tokens exclude each other; set batch: 0 to use batch_tokens")
+	case t.MicroTokens < d.MaxTokens:
+		return fmt.Errorf("train.micro_tokens %d is less than data.max_tokens %d: one row would not fit", t.MicroTokens, d.MaxTokens)
+	}
+	return checkFormats(d.Train, d.Eval)
+}
+
+func checkDevice(name string) error {
+	if name != "auto" && name != "cpu" {
+		return fmt.Errorf("device: %q is not to be had in this version; use auto or cpu", name)
+	}
+	return nil
+}
+
+func checkFormats(lists ...[]Source) error {
+	for _, s := range slices.Concat(lists...) {
 		if s.Format == "" || slices.Contains(data.Formats(), data.Format(s.Format)) {
 			continue
 		}
@@ -157,29 +218,28 @@ func (r *Recipe) Check() error {
 	return nil
 }
 
-// Resolve makes relative paths relative to the recipe's folder.
-func (r *Recipe) Resolve(dir string) {
-	fix := func(p *string) {
+// relative makes paths relative to dir.
+func relative(dir string, paths ...*string) {
+	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
-	fix(&r.Model.Path)
-	fix(&r.Tokenizer)
-	if strings.ContainsAny(r.Template, "/\\.") {
-		fix(&r.Template)
-	}
-	for _, list := range [][]Source{r.Data.Train, r.Data.Eval} {
-		for i := range list {
-			for j := range list[i].Files {
-				fix(&list[i].Files[j])
-			}
-		}
+}
+
+// relativeTemplate does so where the template is a file, not a built-in name.
+func relativeTemplate(dir string, template *string) {
+	if strings.ContainsAny(*template, "/\\.") {
+		relative(dir, template)
 	}
 }
 
-// schedule is the learning rate's course over so many steps.
-func (t Train) schedule(steps int) optim.Schedule {
-	return optim.Schedule{Kind: optim.Kind(t.Schedule), LR: t.LR, Steps: steps, Warmup: optim.StepsOf(t.Warmup, steps),
-		MinRatio: t.MinLR, Decay: int(t.Decay * float64(steps))}
+func relativeFiles(dir string, lists ...[]Source) {
+	for _, list := range lists {
+		for i := range list {
+			for j := range list[i].Files {
+				relative(dir, &list[i].Files[j])
+			}
+		}
+	}
 }

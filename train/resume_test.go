@@ -196,7 +196,7 @@ func TestResumeRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := outcome(t, dir)
-	refuse := func(name, dir string, rec *Recipe, resume bool, words ...string) {
+	refuse := func(name, dir string, rec *LanguageRecipe, resume bool, words ...string) {
 		t.Run(name, func(t *testing.T) {
 			err := trainRun(context.Background(), rec, "sft", dir, resume, cpu.New())
 			if err == nil {

@@ -1,5 +1,7 @@
 package train
 
+import "math"
+
 // PairStats are a loss over pairs of a chosen and a rejected answer and what to
 // watch with it: sums over pairs divided by n, so that Add makes a minibatch of its
 // micro-batches.
@@ -87,19 +89,31 @@ func (s *RankingStats) Add(o RankingStats) {
 }
 
 // RankingLoss trains a reward model on rankings of several answers to a prompt.
-// scores [A] and ranks [A] (lower is better) belong to answers, those of a ranking
-// next to each other; starts [R+1] says where each ranking begins:
+// scores [A], ranks [A] (lower is better) and levels [A] (nil: 0) belong to answers, those
+// of a ranking next to each other; starts [R+1] says where each ranking begins:
 //
-//	loss = Σ_rankings 1/|pairs|·Σ_{ranks[i] < ranks[j]} −log σ(scores[i] − scores[j]) / n
+//	loss = Σ_rankings 1/|pairs|·Σ_{ranks[i] < ranks[j]} −log σ(d[i,j]) / n
+//	d[i,j] = scores[i] − scores[j] − max(0, levels[i] − levels[j])
 //
+// The levels are how good people found the answers: their difference is the margin by
+// which the better one should lead (Touvron et al. 2023, "Llama 2", equation 2).
 // (Ouyang et al. 2022, "Training language models to follow instructions with human
 // feedback", equation 1: a ranking counts as one example whatever its length,
 // since its pairs aren't independent). Answers of equal rank make no pair. n counts
 // the rankings that have one: ComparableRankings. The gradient is by scores.
-func RankingLoss[T Float](grad, scores []T, ranks, starts []int32, n int) RankingStats {
+func RankingLoss[T Float](grad, scores []T, ranks []int32, levels []T, starts []int32, n int) RankingStats {
 	mustRows(starts, nil, len(starts)-1, len(scores))
 	mustLen("ranks", len(ranks), len(scores))
+	mustGrad("levels", levels, len(scores))
 	mustGrad("grad", grad, len(scores))
+	// lead is d for a better and a worse answer.
+	lead := func(better, worse int) float64 {
+		d := float64(scores[better]) - float64(scores[worse])
+		if levels != nil {
+			d -= math.Max(0, float64(levels[better])-float64(levels[worse]))
+		}
+		return d
+	}
 	var s RankingStats
 	clear(grad)
 	for b := range len(starts) - 1 {
@@ -113,15 +127,15 @@ func RankingLoss[T Float](grad, scores []T, ranks, starts []int32, n int) Rankin
 		scale := inverse(n) / float64(pairs)
 		for i := from; i < to; i++ {
 			// The answer's gradient is summed here and rounded once.
-			own, sum := float64(scores[i]), 0.0
+			sum := 0.0
 			for j := from; j < to; j++ {
-				other := float64(scores[j])
 				switch {
 				case ranks[i] < ranks[j]:
-					sum -= sigmoid(other - own)
-					s.note(softplus(other-own), own, other, scale)
+					d := lead(i, j)
+					sum -= sigmoid(-d)
+					s.note(softplus(-d), float64(scores[i]), float64(scores[j]), scale)
 				case ranks[i] > ranks[j]:
-					sum += sigmoid(own - other)
+					sum += sigmoid(-lead(j, i))
 				}
 			}
 			store(grad, i, sum*scale)

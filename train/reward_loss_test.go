@@ -71,7 +71,7 @@ func TestRankingOfTwoIsAPair(t *testing.T) {
 		rejected = append(rejected, scores[2*i+1-int(first)])
 		starts = append(starts, int32(2*i+2))
 	}
-	got := RankingLoss(nil, scores, ranks, starts, pairs)
+	got := RankingLoss(nil, scores, ranks, nil, starts, pairs)
 	want := RewardLogSigmoidLoss(nil, nil, chosen, rejected, nil, pairs)
 	wantNear(t, "loss", got.Loss, want.Loss, 1e-12)
 	wantNear(t, "accuracy", got.Accuracy, want.Accuracy, 1e-12)
@@ -87,16 +87,16 @@ func TestRankingLoss(t *testing.T) {
 	if n := ComparableRankings(ranks, starts); n != 2 {
 		t.Fatalf("%d rankings to compare, want 2", n)
 	}
-	s := RankingLoss(grad, scores, ranks, starts, 2)
+	s := RankingLoss(grad, scores, ranks, nil, starts, 2)
 	if s.Pairs != 5+1 || s.Empty != 3 {
 		t.Errorf("%d pairs, %d rankings without one, want 6 and 3", s.Pairs, s.Empty)
 	}
 	if !slices.Equal(grad[4:8], make([]float64, 4)) {
 		t.Errorf("gradients %v of answers that aren't compared", grad[4:8])
 	}
-	checkGradient(t, "ranking", scores, grad, func() float64 { return RankingLoss(nil, scores, ranks, starts, 2).Loss })
+	checkGradient(t, "ranking", scores, grad, func() float64 { return RankingLoss(nil, scores, ranks, nil, starts, 2).Loss })
 	// A ranking counts once, however many pairs it has: equal scores everywhere cost log 2.
-	wantNear(t, "loss of draws", RankingLoss(nil, make([]float64, len(ranks)), ranks, starts, 2).Loss, math.Ln2, 1e-15)
+	wantNear(t, "loss of draws", RankingLoss(nil, make([]float64, len(ranks)), ranks, nil, starts, 2).Loss, math.Ln2, 1e-15)
 	sum := 0.0
 	for _, g := range grad {
 		sum += g
@@ -105,7 +105,7 @@ func TestRankingLoss(t *testing.T) {
 	var parts RankingStats
 	for b := range len(starts) - 1 {
 		i, j := starts[b], starts[b+1]
-		parts.Add(RankingLoss(nil, scores[i:j], ranks[i:j], []int32{0, j - i}, 2))
+		parts.Add(RankingLoss(nil, scores[i:j], ranks[i:j], nil, []int32{0, j - i}, 2))
 	}
 	wantNear(t, "sum of micro-batches", parts.Loss, s.Loss, 1e-15)
 	if parts.Pairs != s.Pairs || parts.Empty != s.Empty {

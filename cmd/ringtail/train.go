@@ -19,6 +19,8 @@ import (
 type trainCmd struct {
 	Pretrain trainPretrainCmd `cmd:"" help:"Language modelling on plain text, from scratch or continued"`
 	Sft      trainSFTCmd      `cmd:"" name:"sft" help:"Supervised fine-tuning on conversations"`
+	Reward   trainRewardCmd   `cmd:"" help:"A reward model, from pairs and rankings of answers"`
+	PPO      trainPPOCmd      `cmd:"" name:"ppo" help:"Reinforcement learning from a reward model (PPO, with PTX)"`
 }
 
 type trainPretrainCmd struct{ trainFlags }
@@ -28,6 +30,14 @@ func (c *trainPretrainCmd) Run(e *env) error { return c.run(e, "pretrain") }
 type trainSFTCmd struct{ trainFlags }
 
 func (c *trainSFTCmd) Run(e *env) error { return c.run(e, "sft") }
+
+type trainRewardCmd struct{ trainFlags }
+
+func (c *trainRewardCmd) Run(e *env) error { return c.run(e, "reward") }
+
+type trainPPOCmd struct{ trainFlags }
+
+func (c *trainPPOCmd) Run(e *env) error { return c.run(e, "ppo") }
 
 type trainFlags struct {
 	Recipe  string   `arg:"" optional:"" placeholder:"RECIPE.yaml" help:"The recipe; paths in it are relative to it"`
@@ -44,7 +54,7 @@ type trainFlags struct {
 
 func (c *trainFlags) run(e *env, objective string) error {
 	if c.Explain {
-		return recipe.Explain(e.stdout, &train.Recipe{})
+		return recipe.Explain(e.stdout, train.NewRecipe(objective))
 	}
 	if c.Quiet && c.JSON {
 		return usagef("--quiet and --json exclude each other")
@@ -52,7 +62,7 @@ func (c *trainFlags) run(e *env, objective string) error {
 	if err := setThreads(c.Threads); err != nil {
 		return err
 	}
-	rec, dir, err := c.read()
+	rec, dir, err := c.read(objective)
 	if err != nil {
 		return err
 	}
@@ -87,7 +97,7 @@ func quoted(path string) string {
 }
 
 // read reads the recipe, or with --resume alone that of the run.
-func (c *trainFlags) read() (*train.Recipe, string, error) {
+func (c *trainFlags) read(objective string) (train.Recipe, string, error) {
 	path, dir := c.Recipe, c.Dir
 	switch {
 	case path == "" && c.Resume && dir != "":
@@ -111,7 +121,7 @@ func (c *trainFlags) read() (*train.Recipe, string, error) {
 	if c.Device != "" {
 		sets = append(sets, "device="+c.Device)
 	}
-	rec := &train.Recipe{}
+	rec := train.NewRecipe(objective)
 	if err := recipe.Decode(text, path, sets, rec); err != nil {
 		return nil, "", err
 	}

@@ -1,0 +1,264 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+
+	"ringtail/autograd"
+	"ringtail/data"
+	"ringtail/folder"
+	"ringtail/model"
+	"ringtail/runs"
+	"ringtail/tensor"
+)
+
+// language is the objective of `train pretrain` and `train sft`: the
+// cross-entropy of packed sequences, on all tokens or on what the assistant says.
+type language struct {
+	basis
+	rec      *LanguageRecipe
+	pretrain bool
+
+	model *model.Model
+	text  *folder.Text
+	data  *data.Dataset
+
+	loader   *data.Loader
+	batch    data.Step
+	learner  *learner
+	longest  int
+	passes   map[shape]*lossPass
+	loss     tensor.Tensor // F64 [3], of a step
+	evalLoss tensor.Tensor // F64 [3]
+	scale    tensor.Tensor // 1 / trained tokens of the global batch
+
+	prompts []samplePrompt
+}
+
+// languageState is what a checkpoint keeps beside the weights.
+type languageState struct {
+	Updates int        `json:"updates"` // optimizer steps that weren't skipped
+	Loader  data.State `json:"loader"`
+}
+
+func (l *language) common() *basis { return &l.basis }
+
+// load reads tokenizer, data and model.
+func (l *language) load(ctx context.Context) error {
+	r := l.rec
+	var err error
+	if l.text, err = folder.Open(r.Model.Path, r.Tokenizer, r.Template); err != nil {
+		return err
+	}
+	use := data.UseSFT
+	if l.pretrain {
+		use = data.UsePretrain
+	}
+	if l.data, err = data.Load(ctx, sources(r.Data.Train), r.Data.options(use), l.text.Encoder()); err != nil {
+		return err
+	}
+	if n, _ := l.data.Sequences(); n == 0 {
+		return fmt.Errorf("data.train: no row to train on%s", skippedIn(l.data.Stats.Total))
+	}
+	l.model, err = r.Model.open(l.dev, l.text, model.CausalLM, r.Seed)
+	if err != nil {
+		return err
+	}
+	return fitsContext("data.max_tokens", r.Data.MaxTokens, l.model.Config)
+}
+
+func (l *language) prepare() (int, error) {
+	l.arena = autograd.NewArena(l.dev)
+	l.passes = map[shape]*lossPass{}
+	var err error
+	for _, x := range []struct {
+		dst *tensor.Tensor
+		d   tensor.Dtype
+		n   int
+	}{{&l.loss, tensor.F64, 3}, {&l.evalLoss, tensor.F64, 3}, {&l.scale, l.dev.Float(), 1}} {
+		if *x.dst, err = l.alloc(x.d, x.n); err != nil {
+			return 0, err
+		}
+	}
+	tr := l.rec.Train
+	if l.loader, err = data.NewLoader(l.data, data.TrainPart, tr.loader(l.rec.Seed, l.rec.Data)); err != nil {
+		return 0, err
+	}
+	steps := tr.Steps
+	if steps == 0 {
+		steps = l.loader.CountSteps()
+	}
+	if steps == 0 {
+		return 0, fmt.Errorf("no step to make: the data has no row that can be trained on")
+	}
+	l.longest = longestOf(l.data.MaxLength(), tr.MicroTokens)
+	if l.learner, err = newLearner(&l.basis, l.model, l.rec.Optimizer, tr.schedule(steps), tr.Clip); err != nil {
+		return 0, err
+	}
+	l.prompts, err = l.findPrompts()
+	return steps, err
+}
+
+func (l *language) close() {
+	for _, p := range l.passes {
+		p.free()
+	}
+	l.free()
+	if l.model != nil {
+		l.model.Free()
+	}
+}
+
+// pass finds or compiles the program for a micro-batch.
+func (l *language) pass(b *data.Batch, train bool) (*lossPass, error) {
+	s := shapeOf(b, l.rec.Train.MicroTokens, l.longest, train)
+	if p := l.passes[s]; p != nil {
+		return p, nil
+	}
+	loss := l.loss
+	if !train {
+		loss = l.evalLoss
+	}
+	p, err := newLossPass(l.model, l.arena, s, l.rec.Train.Recompute, loss, l.scale)
+	if err == nil {
+		l.passes[s] = p
+	}
+	return p, err
+}
+
+// gradients adds the gradients of a global batch to the (zeroed) chunks and its
+// loss to l.loss.
+func (l *language) gradients(step *data.Step) error {
+	l.model.Store.ZeroGrads()
+	l.dev.Ops().Zero(l.loss)
+	tensor.SetFloat64(l.scale, []float64{1 / float64(max(step.Trained, 1))})
+	for i := range step.Micro {
+		p, err := l.pass(&step.Micro[i], true)
+		if err != nil {
+			return err
+		}
+		p.load(&step.Micro[i])
+		p.prog.Forward()
+		p.prog.Backward()
+	}
+	return nil
+}
+
+func (l *language) step(_ context.Context, step int) (stepResult, error) {
+	if !l.loader.Next(&l.batch) {
+		return stepResult{}, fmt.Errorf("the data ended after %d steps", step)
+	}
+	return l.update(step, &l.batch)
+}
+
+// update makes one optimizer step on a batch.
+func (l *language) update(step int, batch *data.Step) (stepResult, error) {
+	if err := l.gradients(batch); err != nil {
+		return stepResult{}, err
+	}
+	l.learner.begin(step)
+	l.learner.update(l.loss)
+	if err := l.dev.Sync(); err != nil {
+		return stepResult{}, err
+	}
+	loss := tensor.GetFloat64(l.loss)
+	r := stepResult{loss: loss[0] / math.Max(loss[1], 1), lr: l.learner.lr(), tokens: batch.Tokens, epoch: l.loader.Epoch()}
+	r.gradNorm, r.skipped = l.learner.finish()
+	return r, nil
+}
+
+// heldOutLoss is the cross-entropy on held-out tokens.
+type heldOutLoss struct {
+	loss, accuracy float64
+	tokens         int
+}
+
+// measure is the loss on all held-out rows; tokens is 0 if there are none.
+// The error is ctx's where ctx ended before the last of them.
+func (l *language) measure(ctx context.Context) (heldOutLoss, error) {
+	return measureLoss(ctx, l.data, l.rec.Train.MicroTokens, l.evalLoss, func(b *data.Batch) (*lossPass, error) { return l.pass(b, false) })
+}
+
+// measureLoss runs the held-out part of a set through passes that add to loss.
+func measureLoss(ctx context.Context, set *data.Dataset, micro int, loss tensor.Tensor, pass func(*data.Batch) (*lossPass, error)) (heldOutLoss, error) {
+	if _, n := set.Sequences(); n == 0 {
+		return heldOutLoss{}, nil
+	}
+	loader, err := data.NewLoader(set, data.EvalPart, data.LoaderOptions{Sequential: true, Epochs: 1,
+		BatchTokens: micro, Pack: micro, MicroTokens: micro})
+	if err != nil {
+		return heldOutLoss{}, err
+	}
+	loss.Device.Ops().Zero(loss)
+	var step data.Step
+	for loader.Next(&step) {
+		if ctx.Err() != nil {
+			return heldOutLoss{}, ctx.Err()
+		}
+		for i := range step.Micro {
+			p, err := pass(&step.Micro[i])
+			if err != nil {
+				return heldOutLoss{}, err
+			}
+			p.load(&step.Micro[i])
+			p.prog.Forward()
+		}
+	}
+	if err := loss.Device.Sync(); err != nil {
+		return heldOutLoss{}, err
+	}
+	v := tensor.GetFloat64(loss)
+	return heldOutLoss{loss: v[0] / max(v[1], 1), accuracy: v[2] / max(v[1], 1), tokens: int(v[1])}, nil
+}
+
+func (l *language) evaluate(ctx context.Context) (evaluation, error) {
+	ev, err := l.measure(ctx)
+	if err != nil || ev.tokens == 0 {
+		return evaluation{merit: math.NaN()}, err
+	}
+	return evaluation{merit: ev.loss, metrics: map[string]float64{"eval/loss": ev.loss, "eval/accuracy": ev.accuracy}}, nil
+}
+
+func (l *language) save(dir string) (any, error) {
+	return languageState{l.learner.updates, l.loader.State()}, l.model.Store.WriteChunks(dir)
+}
+
+func (l *language) restore(dir string, state json.RawMessage) error {
+	var s languageState
+	if err := json.Unmarshal(state, &s); err != nil {
+		return err
+	}
+	if err := l.readWeights(dir); err != nil {
+		return err
+	}
+	l.learner.updates = s.Updates
+	return l.loader.Restore(s.Loader)
+}
+
+func (l *language) readWeights(dir string) error { return l.model.Store.ReadChunks(dir) }
+
+func (l *language) export(_ context.Context, dir string) error {
+	return exportModel(l.model, l.text, dir, runs.ModelDir)
+}
+
+func (l *language) describe(info *runs.Info) string {
+	all, trained := l.model.Store.Params()
+	info.Model, info.Parameters, info.Trainable = l.rec.Model.label(), int64(all), int64(trained)
+	train, eval := l.data.Sequences()
+	text := fmt.Sprintf("%s parameters, %d sequences to train on, %d held out; %s", count(trained), train, eval, l.text.Choice)
+	if s := skipped(l.data.Stats.Total); s != "" {
+		text += "\nnot used: " + s
+	}
+	return text
+}
+
+func (l *language) badTensor() string {
+	if bad := l.learner.badTensor(); bad != "" {
+		return bad
+	}
+	return "the loss"
+}
+
+func (l *language) bytes() int { return l.model.Store.Bytes() + l.arena.Size() }
