@@ -1,6 +1,7 @@
 package runs
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -24,9 +25,32 @@ const (
 	hoverSlices  = 96
 )
 
-// curve is a series prepared for the page.
-type curve struct {
+// Plot is what a panel is to show.
+type Plot struct {
+	Title    string
+	Lines    []Line
+	Levels   []Level
+	Unit     string // behind every value: "%"
+	FromZero bool   // the axis begins at 0
+	Wide     bool   // gets more height
+}
+
+// Line is a series in a plot.
+type Line struct {
 	Name   string // for people
+	Series *Series
+	Color  int // 1 to 6; 0 chooses by place
+}
+
+// Level is a horizontal line to compare with.
+type Level struct {
+	Name  string
+	Value float64
+}
+
+// curve is a line prepared for the page.
+type curve struct {
+	Name   string
 	Key    string
 	Color  int    // 1 to colors
 	Raw    string // SVG paths; "" where there is none
@@ -48,17 +72,24 @@ type tick struct {
 	Y     string // of a grid line, in the box's units
 }
 
+// level is a Level prepared for the page.
+type level struct {
+	tick
+	Below bool // where its label stands
+}
+
 // hover is a slice of the plot that shows the values under the pointer.
 type hover struct {
 	X, W string
 	Text string
 }
 
-// panel is a plot with its axes.
-type panel struct {
+// Panel is a plot with its axes, drawn. The template "panel" shows it.
+type Panel struct {
 	Title  string
-	Wide   bool // gets more height
+	Wide   bool
 	Curves []curve
+	Levels []level
 	YTicks []tick
 	XTicks []tick
 	Hovers []hover
@@ -72,15 +103,39 @@ type axis struct{ lo, hi float64 }
 func (a axis) x(step float64) float64 { return (step - a.lo) / (a.hi - a.lo) * boxW }
 func (a axis) y(v float64) float64    { return (a.hi - v) / (a.hi - a.lo) * boxH }
 
-// newPanel plots series over steps. zero asks for an axis that begins at 0.
-func newPanel(title string, steps axis, zero, wide bool, names []string, series []*Series) panel {
-	p := panel{Title: title, Wide: wide}
-	values, hidden := valueAxis(series, zero)
-	if hidden > 0 {
-		p.Note = fmt.Sprintf("%d off the scale", hidden)
+// Panel draws the plot over the steps that its lines have. Lines without a point are
+// left out, and so are levels that are no numbers.
+func (p Plot) Panel() Panel {
+	var series []*Series
+	var lines []Line
+	for _, l := range p.Lines {
+		if l.Series != nil && len(l.Series.Steps) > 0 {
+			l.Series.sortSteps()
+			lines, series = append(lines, l), append(series, l.Series)
+		}
 	}
-	for i, s := range series {
-		c := curve{Name: names[i], Key: s.Name, Color: i%colors + 1, Last: figure(s.Last()), series: s}
+	p.Lines = lines
+	return p.draw(stepAxis(series))
+}
+
+// draw makes the panel of a plot, over steps.
+func (p Plot) draw(steps axis) Panel {
+	out := Panel{Title: p.Title, Wide: p.Wide}
+	var series []*Series
+	for _, l := range p.Lines {
+		series = append(series, l.Series)
+	}
+	values, hidden := valueAxis(series, p.FromZero)
+	if hidden > 0 {
+		out.Note = fmt.Sprintf("%d off the scale", hidden)
+	}
+	values = out.addLevels(p, values)
+	for i, l := range p.Lines {
+		s := l.Series
+		c := curve{Name: l.Name, Key: s.Name, Color: l.Color, Last: withUnit(s.Last(), p.Unit), series: s}
+		if c.Color == 0 {
+			c.Color = i%colors + 1
+		}
 		finite := s.finite()
 		switch {
 		case len(finite.Steps) == 0:
@@ -94,13 +149,82 @@ func newPanel(title string, steps axis, zero, wide bool, names []string, series 
 			c.smooth = smooth(finite, values)
 			c.Smooth = path(c.smooth, steps, values)
 		}
-		p.Curves = append(p.Curves, c)
+		out.Curves = append(out.Curves, c)
 	}
-	p.YTicks = valueTicks(values)
-	p.XTicks = stepTicks(steps)
-	p.Hovers = hovers(p.Curves, steps)
-	p.Alt = alt(title, p.Curves)
-	return p
+	out.YTicks = valueTicks(values)
+	if p.Unit != "" {
+		for i := range out.YTicks {
+			out.YTicks[i].Label += p.Unit
+		}
+	}
+	out.XTicks = stepTicks(steps)
+	out.Hovers = hovers(out.Curves, steps, p.Unit)
+	out.Alt = alt(p, out.Curves)
+	return out
+}
+
+// addLevels places a plot's levels, and widens the axis for them and their labels.
+func (p *Panel) addLevels(plot Plot, values axis) axis {
+	var levels []Level
+	for _, l := range plot.Levels {
+		if math.Abs(l.Value) < 1e300 { // false for NaN
+			levels = append(levels, l)
+		}
+	}
+	slices.SortStableFunc(levels, func(a, b Level) int { return cmp.Compare(b.Value, a.Value) })
+	for i, l := range levels {
+		if len(p.Curves) == 0 && len(plot.Lines) == 0 && i == 0 { // nothing else gives the axis its place
+			values = axis{l.Value - 1, l.Value + 1}
+		}
+		lo, hi := min(values.lo, l.Value), max(values.hi, l.Value)
+		room := (hi - lo) * labelRoom
+		if i == 0 && l.Value+room > values.hi { // the highest one's label stands above it
+			hi = l.Value + room
+		}
+		if i > 0 && l.Value-room < values.lo {
+			lo = l.Value - room
+		}
+		if values.lo == 0 && l.Value >= 0 {
+			lo = 0
+		}
+		values = axis{lo, hi}
+	}
+	for i, l := range levels {
+		y := values.y(l.Value)
+		p.Levels = append(p.Levels, level{tick{At: coord(y / boxH * 100), Label: strings.TrimSpace(l.Name + " " + withUnit(l.Value, plot.Unit)), Y: coord(y)}, i > 0})
+	}
+	return values
+}
+
+// labelRoom is the share of the axis that a level's label takes.
+const labelRoom = 0.14
+
+// withUnit writes a value with its unit.
+func withUnit(v float64, unit string) string {
+	if unit == "%" { // tenths of them are enough
+		return strconv.FormatFloat(math.Round(v*10)/10, 'f', -1, 64) + unit
+	}
+	return Figure(v) + unit
+}
+
+// stepAxis spans the steps of series.
+func stepAxis(series []*Series) axis {
+	steps := axis{math.Inf(1), math.Inf(-1)}
+	for _, s := range series {
+		steps.lo = min(steps.lo, float64(s.Steps[0]))
+		steps.hi = max(steps.hi, float64(s.Steps[len(s.Steps)-1]))
+	}
+	if len(series) == 0 {
+		return axis{0, 1}
+	}
+	if steps.lo == 1 && steps.hi >= 10 {
+		steps.lo = 0 // the axis begins where training does
+	}
+	if steps.lo == steps.hi { // a single step stands in the middle
+		return axis{steps.lo - 1, steps.hi + 1}
+	}
+	steps.hi += (steps.hi - steps.lo) * 0.006 // room for half a dot
+	return steps
 }
 
 // finite is the series without what is not a number, or so large that
@@ -347,8 +471,8 @@ func scientific(s string) string {
 	return mantissa + "e" + sign + strings.TrimLeft(exponent[1:], "0")
 }
 
-// figure writes a value for reading: four digits, large ones with a unit.
-func figure(v float64) string {
+// Figure writes a value for reading: four digits, large ones with a unit.
+func Figure(v float64) string {
 	abs := math.Abs(v)
 	switch {
 	case math.IsNaN(v) || math.IsInf(v, 0):
@@ -369,7 +493,7 @@ func figure(v float64) string {
 
 // hovers cuts the plot into slices, each with the values of the point nearest
 // to its middle.
-func hovers(curves []curve, steps axis) []hover {
+func hovers(curves []curve, steps axis, unit string) []hover {
 	var longest *Series
 	for _, c := range curves {
 		if longest == nil || len(c.series.Steps) > len(longest.Steps) {
@@ -394,10 +518,10 @@ func hovers(curves []curve, steps axis) []hover {
 		text := fmt.Sprintf("step %d", step)
 		for _, c := range curves {
 			if v, found := nearestValue(c.series, step, from, to); found {
-				text += fmt.Sprintf("\n%s %s", c.Name, figure(v))
+				text += fmt.Sprintf("\n%s %s", c.Name, withUnit(v, unit))
 				if c.smooth != nil {
 					if v, found := nearestValue(c.smooth, step, math.MinInt64, math.MaxInt64); found {
-						text += fmt.Sprintf(", smoothed %s", figure(v))
+						text += fmt.Sprintf(", smoothed %s", withUnit(v, unit))
 					}
 				}
 			}
@@ -442,7 +566,7 @@ func nearestValue(s *Series, step, from, to int64) (float64, bool) {
 func distance(a, b int64) int64 { return max(a-b, b-a) }
 
 // alt says what a plot shows.
-func alt(title string, curves []curve) string {
+func alt(p Plot, curves []curve) string {
 	var parts []string
 	for _, c := range curves {
 		s := c.series
@@ -450,7 +574,10 @@ func alt(title string, curves []curve) string {
 			continue
 		}
 		parts = append(parts, fmt.Sprintf("%s from %s at step %d to %s at step %d",
-			c.Name, figure(s.Values[0]), s.Steps[0], c.Last, s.Steps[len(s.Steps)-1]))
+			c.Name, withUnit(s.Values[0], p.Unit), s.Steps[0], c.Last, s.Steps[len(s.Steps)-1]))
 	}
-	return title + ": " + strings.Join(parts, "; ")
+	for _, l := range p.Levels {
+		parts = append(parts, fmt.Sprintf("%s at %s", l.Name, withUnit(l.Value, p.Unit)))
+	}
+	return p.Title + ": " + strings.Join(parts, "; ")
 }

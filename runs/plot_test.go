@@ -1,6 +1,7 @@
 package runs
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -58,11 +59,11 @@ func TestFigure(t *testing.T) {
 		0: "0", 1: "1", 0.5: "0.5000", 1.70234: "1.702", 12.3456: "12.35", 123.456: "123.5", 1234.56: "1235", 9999.7: "10k", 3e-4: "3e-4", 2.345e-5: "2.35e-5", -0.25: "-0.2500",
 		1e300: "1e+288T",
 	} {
-		if got := figure(v); got != want {
+		if got := Figure(v); got != want {
 			t.Errorf("%v: %s, want %s", v, got, want)
 		}
 	}
-	if figure(math.NaN()) != "not finite" || figure(math.Inf(-1)) != "not finite" {
+	if Figure(math.NaN()) != "not finite" || Figure(math.Inf(-1)) != "not finite" {
 		t.Error("NaN and infinity have no words")
 	}
 }
@@ -163,7 +164,7 @@ func TestExtremesKeepSpikes(t *testing.T) {
 func TestHovers(t *testing.T) {
 	loss := series(1000, func(i int) float64 { return float64(i) })
 	eval := &Series{Name: "eval/loss", Steps: []int64{0, 500, 999}, Values: []float64{7, 8, 9}}
-	p := newPanel("Loss", axis{0, 999}, false, true, []string{"Training", "Evaluation"}, []*Series{loss, eval})
+	p := Plot{Title: "Loss", Wide: true, Lines: []Line{{Name: "Training", Series: loss}, {Name: "Evaluation", Series: eval}}}.draw(axis{0, 999})
 	if len(p.Hovers) != hoverSlices {
 		t.Errorf("%d slices, want %d", len(p.Hovers), hoverSlices)
 	}
@@ -188,8 +189,66 @@ func TestKeyNames(t *testing.T) {
 		}
 	}
 	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
-		if got := grouped(n); got != want {
+		if got := Grouped(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
+
+// Levels are on the axis, with room for their labels, and what is missing is left out.
+func TestPanel(t *testing.T) {
+	s := series(30, func(i int) float64 { return 90 + float64(i)/10 })
+	p := Plot{Title: "Accuracy", Unit: "%", Lines: []Line{{"unseen", s, 3}, {"nothing", nil, 0}, {"empty", &Series{Name: "e"}, 0}},
+		Levels: []Level{{"coin", 50}, {"length", 56.26}, {"none", math.NaN()}}}.Panel()
+	if len(p.Curves) != 1 || p.Curves[0].Color != 3 || p.Curves[0].Last != "92.9%" || len(p.Levels) != 2 {
+		t.Fatalf("%d curves %+v, %d levels", len(p.Curves), p.Curves, len(p.Levels))
+	}
+	above, below := p.Levels[0], p.Levels[1]
+	if above.Label != "length 56.3%" || above.Below || below.Label != "coin 50%" || !below.Below {
+		t.Errorf("levels %+v %+v", above, below)
+	}
+	for _, l := range p.Levels {
+		var at float64
+		if _, err := fmt.Sscan(l.At, &at); err != nil || at < 5 || at > 95 {
+			t.Errorf("level %q stands at %s%%", l.Label, l.At)
+		}
+	}
+	if last := p.YTicks[len(p.YTicks)-1]; !strings.HasSuffix(last.Label, "0%") {
+		t.Errorf("tick %q", last.Label)
+	}
+	for _, want := range []string{"Accuracy: unseen from 90% at step 0 to 92.9% at step 29", "coin at 50%"} {
+		if !strings.Contains(p.Alt, want) {
+			t.Errorf("alt %q lacks %q", p.Alt, want)
+		}
+	}
+	if !strings.Contains(p.Hovers[0].Text, "unseen 90%") {
+		t.Errorf("hover %q", p.Hovers[0].Text)
+	}
+	// A score that begins at its level, below 0; the label of the highest level stands above it.
+	q := Plot{Lines: []Line{{"score", series(5, func(i int) float64 { return float64(i) - 2 }), 0}}, Levels: []Level{{"before", -2}}}.Panel()
+	if len(q.Levels) != 1 || q.Levels[0].Below || q.Levels[0].Label != "before -2" {
+		t.Errorf("levels %+v", q.Levels)
+	}
+	for _, empty := range []Plot{{}, {Levels: []Level{{"x", 3}}}, {Lines: []Line{{"x", nil, 0}}, Levels: []Level{{"x", math.Inf(1)}}}} {
+		if p := empty.Panel(); len(p.Curves) != 0 || len(p.YTicks) < 2 || len(p.XTicks) < 1 {
+			t.Errorf("%+v gives %+v", empty, p)
+		}
+	}
+}
+
+// A page has a run report's policy and style, and its own style behind it.
+func TestPageTemplate(t *testing.T) {
+	panel := Plot{Title: "T", Lines: []Line{{"<i>\x1b", series(3, func(i int) float64 { return float64(i) }), 0}}, Levels: []Level{{"<u>\x1b", 1}}}.Panel()
+	var b strings.Builder
+	page := PageTemplate(`<html><head>{{template "head"}}<style>{{style}}</style></head><p>{{visible .Text}} {{figure .Number}}</p>{{template "panel" .Panel}}</html>`, "p { top: 7px; }")
+	err := page.Execute(&b, map[string]any{"Text": "<a>\x00", "Number": 0.25, "Panel": panel})
+	if err != nil {
+		t.Fatal(err)
+	}
+	html := b.String()
+	for _, part := range []string{"default-src 'none'", "prefers-color-scheme: dark", "p { top: 7px; }</style>", "&lt;a&gt;\u2400 0.2500", `<path class="dots"`, "&lt;u&gt;\u241b 1</span>", "&lt;i&gt;\u241b"} {
+		if !strings.Contains(html, part) {
+			t.Errorf("the page lacks %q", part)
 		}
 	}
 }

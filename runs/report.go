@@ -6,7 +6,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"html/template"
 	"io/fs"
 	"math"
 	"os"
@@ -23,12 +22,7 @@ import (
 //go:embed report.html.tmpl
 var reportTemplate string
 
-//go:embed report.css
-var reportStyle string
-
-var reportPage = template.Must(template.New("report").Funcs(template.FuncMap{
-	"visible": visible,
-}).Parse(reportTemplate))
+var reportPage = PageTemplate(reportTemplate, "")
 
 // WriteReport makes report.html of a run folder from the files beside it. It
 // may be called at any time, from any process: the page is replaced whole.
@@ -44,10 +38,9 @@ func WriteReport(dir string) error {
 	return atomicfile.WriteBytes(filepath.Join(dir, ReportFile), 0o666, b.Bytes())
 }
 
-// report is what the template shows. All text in it is untrusted but Style;
-// html/template escapes it by context.
+// report is what the template shows. All text in it is untrusted; html/template
+// escapes it by context.
 type report struct {
-	Style    template.CSS
 	Name     string
 	Subtitle string
 	Status   string // "" for done
@@ -66,7 +59,7 @@ type fact struct{ Name, Value, Detail string }
 
 type section struct {
 	Title  string
-	Panels []panel
+	Panels []Panel
 }
 
 // Pairs says whether two columns look better than three.
@@ -123,7 +116,6 @@ func newReport(dir string) (*report, error) {
 		s.sortSteps()
 	}
 	r := &report{
-		Style:    template.CSS(reportStyle),
 		Name:     name,
 		Subtitle: subtitle(info),
 		Note:     info.Note,
@@ -205,11 +197,11 @@ func facts(info Info, series []*Series) []fact {
 	var out []fact
 	add := func(name, value, detail string) { out = append(out, fact{name, value, detail}) }
 	if s := find(series, "loss"); s != nil {
-		add("Final loss", figure(s.Last()), "")
+		add("Final loss", Figure(s.Last()), "")
 	}
 	if s := find(series, "eval/loss"); s != nil {
 		if i := s.extreme(1); i >= 0 {
-			add("Best evaluation loss", figure(s.Values[i]), "at step "+grouped(s.Steps[i]))
+			add("Best evaluation loss", Figure(s.Values[i]), "at step "+Grouped(s.Steps[i]))
 		}
 	}
 	best := 0
@@ -217,12 +209,12 @@ func facts(info Info, series []*Series) []fact {
 		if source, ok := strings.CutPrefix(s.Name, "eval/accuracy/"); ok && best < 2 {
 			best++
 			if i := s.extreme(-1); i >= 0 {
-				add("Best accuracy", figure(s.Values[i]), source+", at step "+grouped(s.Steps[i]))
+				add("Best accuracy", Figure(s.Values[i]), source+", at step "+Grouped(s.Steps[i]))
 			}
 		}
 	}
 	if s := find(series, "ppo/reward"); s != nil {
-		add("Final reward", figure(s.Last()), "")
+		add("Final reward", Figure(s.Last()), "")
 	}
 	last := int64(0)
 	for _, s := range series {
@@ -231,9 +223,9 @@ func facts(info Info, series []*Series) []fact {
 	if last > 0 {
 		detail := ""
 		if info.Steps > 0 && int64(info.Steps) != last {
-			detail = "of " + grouped(int64(info.Steps))
+			detail = "of " + Grouped(int64(info.Steps))
 		}
-		add("Steps", grouped(last), detail)
+		add("Steps", Grouped(last), detail)
 	}
 	if s := find(series, "time_s"); s != nil {
 		add("Training time", shortDuration(seconds(s.Last())), "")
@@ -255,7 +247,7 @@ func facts(info Info, series []*Series) []fact {
 	}
 	if s := find(series, "mem_gib"); s != nil {
 		if i := s.extreme(-1); i >= 0 {
-			add("Peak memory", figure(s.Values[i])+" GiB", "")
+			add("Peak memory", Figure(s.Values[i])+" GiB", "")
 		}
 	}
 	if info.Device != "" {
@@ -263,15 +255,6 @@ func facts(info Info, series []*Series) []fact {
 		add("Device", name, strings.TrimSuffix(rest, ")"))
 	}
 	return out
-}
-
-// grouped writes 40000 as 40,000; n is not negative.
-func grouped(n int64) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }
 
 func seconds(v float64) time.Duration {
@@ -326,38 +309,25 @@ func fromZero(key string) bool {
 // sections groups the metrics: loss large and first, then what every run has,
 // then a section a prefix.
 func sections(series []*Series) []section {
-	steps := axis{math.Inf(1), math.Inf(-1)}
-	for _, s := range series {
-		steps.lo = min(steps.lo, float64(s.Steps[0]))
-		steps.hi = max(steps.hi, float64(s.Steps[len(s.Steps)-1]))
-	}
-	if steps.lo == 1 && steps.hi >= 10 {
-		steps.lo = 0 // the axis begins where training does
-	}
-	if steps.lo == steps.hi { // a single step stands in the middle
-		steps.lo, steps.hi = steps.lo-1, steps.hi+1
-	} else {
-		steps.hi += (steps.hi - steps.lo) * 0.006 // room for half a dot
-	}
+	steps := stepAxis(series)
 	used := map[string]bool{"time_s": true, "tokens": true} // clocks, not curves
 	var out []section
 	var loss, training section // the loss's panel is title enough
 	training.Title = "Training"
-	var names []string
-	var curves []*Series
+	var lines []Line
 	for _, key := range []string{"loss", "eval/loss"} {
 		if s := find(series, key); s != nil {
 			used[key] = true
-			names, curves = append(names, strings.TrimSuffix(keyName(key), " loss")), append(curves, s)
+			lines = append(lines, Line{Name: strings.TrimSuffix(keyName(key), " loss"), Series: s})
 		}
 	}
-	if len(curves) > 0 {
-		loss.Panels = []panel{newPanel("Loss", steps, false, true, names, curves)}
+	if len(lines) > 0 {
+		loss.Panels = []Panel{Plot{Title: "Loss", Wide: true, Lines: lines}.draw(steps)}
 		out = append(out, loss)
 	}
-	single := func(s *Series) panel {
+	single := func(s *Series) Panel {
 		used[s.Name] = true
-		return newPanel(keyName(s.Name), steps, fromZero(s.Name), false, []string{keyName(s.Name)}, []*Series{s})
+		return Plot{Title: keyName(s.Name), FromZero: fromZero(s.Name), Lines: []Line{{Name: keyName(s.Name), Series: s}}}.draw(steps)
 	}
 	for _, key := range []string{"lr", "grad_norm", "tok_per_s", "mem_gib"} {
 		if s := find(series, key); s != nil {
@@ -421,20 +391,17 @@ func sectionTitle(prefix string) string {
 
 // together plots the metrics that begin with prefix into as few panels as there
 // are colors for.
-func together(series []*Series, used map[string]bool, steps axis, prefix, title string) []panel {
-	var names []string
-	var curves []*Series
+func together(series []*Series, used map[string]bool, steps axis, prefix, title string) []Panel {
+	var lines []Line
 	for _, s := range series {
 		if rest, ok := strings.CutPrefix(s.Name, prefix); ok && !used[s.Name] {
 			used[s.Name] = true
-			names, curves = append(names, strings.ReplaceAll(rest, "_", " ")), append(curves, s)
+			lines = append(lines, Line{Name: strings.ReplaceAll(rest, "_", " "), Series: s})
 		}
 	}
-	var panels []panel
-	for len(curves) > 0 {
-		n := min(colors, len(curves))
-		panels = append(panels, newPanel(title, steps, fromZero(prefix), false, names[:n], curves[:n]))
-		names, curves = names[n:], curves[n:]
+	var panels []Panel
+	for part := range slices.Chunk(lines, colors) {
+		panels = append(panels, Plot{Title: title, FromZero: fromZero(prefix), Lines: part}.draw(steps))
 	}
 	return panels
 }
@@ -442,12 +409,12 @@ func together(series []*Series, used map[string]bool, steps axis, prefix, title 
 func table(series []*Series) []tableRow {
 	var rows []tableRow
 	for _, s := range series {
-		row := tableRow{Key: s.Name, First: figure(s.Values[0]), Last: figure(s.Last())}
+		row := tableRow{Key: s.Name, First: Figure(s.Values[0]), Last: Figure(s.Last())}
 		if i := s.extreme(1); i >= 0 {
-			row.Low, row.LowAt = figure(s.Values[i]), fmt.Sprint(s.Steps[i])
+			row.Low, row.LowAt = Figure(s.Values[i]), fmt.Sprint(s.Steps[i])
 		}
 		if i := s.extreme(-1); i >= 0 {
-			row.High, row.HighAt = figure(s.Values[i]), fmt.Sprint(s.Steps[i])
+			row.High, row.HighAt = Figure(s.Values[i]), fmt.Sprint(s.Steps[i])
 		}
 		rows = append(rows, row)
 	}
@@ -499,23 +466,4 @@ func clip(s string) string {
 		}
 	}
 	return s
-}
-
-// visible makes control characters and direction overrides, with which hostile
-// text hides or reorders what is around it, stand for themselves. html/template
-// does the escaping; this is about what is left.
-func visible(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return r
-		case r < ' ':
-			return 0x2400 + r // the control pictures
-		case r == 0x7f:
-			return 0x2421
-		case r >= 0x80 && r < 0xa0, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x061c:
-			return utf8.RuneError
-		}
-		return r
-	}, s)
 }
