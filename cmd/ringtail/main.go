@@ -23,6 +23,7 @@ const (
 
 // cli is the command line.
 type cli struct {
+	Demo      demoCmd      `cmd:"" help:"The three stages of ChatGPT on a tiny model, in minutes: start here"`
 	Train     trainCmd     `cmd:"" help:"Train a model from a recipe"`
 	Generate  generateCmd  `cmd:"" help:"Continue a prompt"`
 	Chat      chatCmd      `cmd:"" help:"Chat with a model in the terminal"`
