@@ -157,6 +157,19 @@ func (c *Config) family() string {
 // Scalar tells whether the folder holds a scalar (reward or value) head.
 func (c *Config) Scalar() bool { return strings.HasSuffix(c.Architecture, "ForSequenceClassification") }
 
+// labels is the number of a classifier's labels, 0 where the file doesn't say.
+func (c *Config) labels() int {
+	if n, ok := c.raw["num_labels"].(json.Number); ok {
+		if i, err := n.Int64(); err == nil {
+			return int(i)
+		}
+	}
+	if names, ok := c.raw["id2label"].(map[string]any); ok {
+		return len(names)
+	}
+	return 0
+}
+
 // UnknownArchitectureError tells that no family of this version fits.
 type UnknownArchitectureError struct{ Name string }
 

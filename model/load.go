@@ -30,8 +30,9 @@ func Load(dir string, dev tensor.Device, opt Options) (*Model, error) {
 	stored := map[string]string{} // our name → the file's
 	for _, s := range specs {
 		t, name, ok := find(files, s.Name)
+		isHead := head == ScalarHead && s.Name == families[c.family()].names.score
 		if !ok {
-			if head == ScalarHead && s.Name == families[c.family()].names.score {
+			if isHead {
 				if !opt.FreshHead {
 					return nil, fmt.Errorf("%s: no tensor %s: this is no reward or value model (config.json says %s); train one with: ringtail train reward",
 						dir, s.Name, c.Architecture)
@@ -40,6 +41,14 @@ func Load(dir string, dev tensor.Device, opt Options) (*Model, error) {
 				continue
 			}
 			return nil, fmt.Errorf("%s: no tensor %s, which config.json (%s) asks for; it has %s", dir, s.Name, c.Architecture, sample(files.Names()))
+		}
+		labels := c.labels()
+		if len(t.Shape) == 2 {
+			labels = max(labels, t.Shape[0])
+		}
+		if isHead && labels > 1 {
+			return nil, fmt.Errorf("%s: this is a classifier of %d labels (num_labels of config.json; %s has the shape %v); a reward or value model has one label and the shape %v",
+				dir, labels, s.Name, t.Shape, s.Shape)
 		}
 		if !slices.Equal(t.Shape, s.Shape) {
 			return nil, fmt.Errorf("%s: tensor %s has shape %v, config.json asks for %v", dir, s.Name, t.Shape, s.Shape)
