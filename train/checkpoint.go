@@ -16,6 +16,36 @@ import (
 
 const stateFile = "state.json"
 
+// figures are metrics as state.json keeps them. JSON has no NaN and no infinity, which
+// those of a run that diverges may be: they stand there as strings.
+type figures map[string]float64
+
+func (f figures) MarshalJSON() ([]byte, error) {
+	out := make(map[string]any, len(f))
+	for name, v := range f {
+		if out[name] = v; math.IsNaN(v) || math.IsInf(v, 0) {
+			out[name] = fmt.Sprint(v)
+		}
+	}
+	return json.Marshal(out)
+}
+
+func (f *figures) UnmarshalJSON(text []byte) error {
+	var in map[string]any
+	if err := json.Unmarshal(text, &in); err != nil {
+		return err
+	}
+	*f = make(figures, len(in))
+	for name, v := range in {
+		x, err := strconv.ParseFloat(fmt.Sprint(v), 64)
+		if err != nil {
+			return fmt.Errorf("%s: %v is not a number", name, v)
+		}
+		(*f)[name] = x
+	}
+	return nil
+}
+
 func (t *Trainer) checkpointDir(step int) string {
 	return filepath.Join(t.dir, runs.CheckpointsDir, fmt.Sprintf("step-%d", step))
 }

@@ -94,8 +94,7 @@ func (p *ppo) sample(ctx context.Context, step int) ([]runs.Sample, error) {
 			if err != nil {
 				return nil, err
 			}
-			score := p.reward.Config.Reward.Apply(float64(scores[len(a.ids)-1]))
-			sample.Score = &score
+			sample.Score = scoreOf(p.reward.Config.Reward.Apply(float64(scores[len(a.ids)-1])))
 		}
 		out = append(out, sample)
 	}

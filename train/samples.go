@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -19,6 +20,14 @@ import (
 type samplePrompt struct {
 	text, reference string
 	ids             []int32
+}
+
+// scoreOf is a sample's score; one that isn't finite is none.
+func scoreOf(score float64) *float64 {
+	if math.IsNaN(score) || math.IsInf(score, 0) {
+		return nil
+	}
+	return &score
 }
 
 // prefixTokens is how much of a text is given, to be continued.

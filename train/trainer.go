@@ -50,7 +50,7 @@ type position struct {
 	EvalStep int     `json:"eval_step"` // of the last evaluation, -1 before the first
 	Memory   int     `json:"memory"`    // most bytes held so far
 	// Pending are metrics of the step, whose evaluation was cut short.
-	Pending map[string]float64 `json:"pending,omitempty"`
+	Pending figures `json:"pending,omitempty"`
 	// Objective is what the objective keeps.
 	Objective json.RawMessage `json:"objective"`
 }
