@@ -48,10 +48,12 @@ type job struct {
 }
 
 // A trip ends a run at the At-th call of a device operation: the loss of a
-// micro-batch, in training or evaluation, or the reading of a piece of weights
-// for a checkpoint or the result.
+// micro-batch, in training or evaluation; the reading of a piece of weights for a
+// checkpoint or the result; the sampling of a token for each of a batch; the scoring of
+// answers by the reference; the gradient of a policy's loss; the update of a run of weights;
+// or the attention of a layer.
 type trip struct {
-	Op string // "loss", "read"
+	Op string // "loss", "read", "sample", "score", "policy", "update", "attention"
 	At int
 }
 
@@ -97,6 +99,28 @@ func newTripwire(at trip, do func()) *tripwire {
 	w.ops.CrossEntropy = func(a tensor.CrossEntropy) {
 		w.Device.Ops().CrossEntropy(a)
 		w.count("loss")
+	}
+	w.ops.Sample = func(a tensor.Sample) {
+		w.Device.Ops().Sample(a)
+		w.count("sample")
+	}
+	w.ops.LogProb = func(a tensor.LogProb) {
+		w.Device.Ops().LogProb(a)
+		if a.Entropies.IsZero() { // the reference's have none
+			w.count("score")
+		}
+	}
+	w.ops.LogProbBackward = func(a tensor.LogProbBackward) {
+		w.Device.Ops().LogProbBackward(a)
+		w.count("policy")
+	}
+	w.ops.AdamW = func(a tensor.AdamW) {
+		w.Device.Ops().AdamW(a)
+		w.count("update")
+	}
+	w.ops.Attention = func(a tensor.Attention) {
+		w.Device.Ops().Attention(a)
+		w.count("attention")
 	}
 	return w
 }

@@ -2,6 +2,7 @@ package train
 
 import (
 	"errors"
+	"maps"
 	"math"
 	"time"
 
@@ -52,8 +53,7 @@ func (p *ppo) minibatch() []int {
 }
 
 // update makes one optimizer step of critic and actor with a minibatch of the
-// rollout: policy loss, value loss and, on a corpus, cross-entropy. The actor rests during
-// the critic's warm-up.
+// rollout. The actor rests during the critic's warm-up.
 func (p *ppo) update(step int) (stepResult, error) {
 	r := p.rec.PPO
 	if p.state.PassedOver {
@@ -61,62 +61,69 @@ func (p *ppo) update(step int) (stepResult, error) {
 	}
 	clock := time.Now()
 	acts := p.state.Rollouts > r.CriticWarmup
-	list := p.minibatch()
 	out := stepResult{metrics: map[string]float64{}}
+	l, err := p.gradients(p.minibatch(), acts)
+	if err != nil {
+		return out, err
+	}
+	if err := p.learn(step, acts, &out); err != nil {
+		return out, err
+	}
+	out.tokens = l.tokens
+	out.loss = l.policy.Loss + l.value.Loss + l.kl - r.EntropyCoef*l.entropy + r.PTXCoef*l.ptx
+	maps.Copy(out.metrics, map[string]float64{"ppo/value_loss": l.value.Loss, "ppo/value_clip_fraction": l.value.ClipFraction,
+		"time/update": time.Since(clock).Seconds()})
+	if acts {
+		maps.Copy(out.metrics, map[string]float64{"ppo/policy_loss": l.policy.Loss, "ppo/entropy": l.entropy, "ppo/ratio": l.policy.Ratio,
+			"ppo/ratio_max_dev": l.policy.MaxDeviation, "ppo/clip_fraction": l.policy.ClipFraction, "ppo/approx_kl": l.policy.ApproxKL})
+		if p.ptxLoader != nil {
+			out.metrics["ppo/ptx_loss"] = l.ptx
+		}
+		if p.state.Used == 0 && l.policy.MaxDeviation > ratioTolerance {
+			p.say("warning: ratios of the first minibatch should be 1, but one is off by %.2g: sampling and training don't compute the same probabilities", l.policy.MaxDeviation)
+		}
+		p.state.PassedOver = r.TargetKL > 0 && l.policy.ApproxKL > r.TargetKL
+	}
+	return out, nil
+}
+
+// updateLosses are the losses of a minibatch, means over its tokens, before coefficients but for kl.
+type updateLosses struct {
+	policy           PolicyStats
+	value            ValueStats
+	entropy, kl, ptx float64
+	tokens           int // seen, prompts and ptx rows included
+}
+
+// gradients makes the gradients of both models for a minibatch: of policy loss and, on a
+// corpus, cross-entropy by the actor, where it acts, and of the value loss by the critic.
+func (p *ppo) gradients(list []int, acts bool) (l updateLosses, err error) {
 	n := 0
 	for _, i := range list {
 		n += p.rollout.answers[i].length()
-		out.tokens += len(p.rollout.answers[i].ids)
+		l.tokens += len(p.rollout.answers[i].ids)
 	}
 	p.actor.Store.ZeroGrads()
 	p.critic.Store.ZeroGrads()
-	var policy PolicyStats
-	var value ValueStats
-	var entropy, klLoss float64
-	err := p.eachMicro(p.rollout, list, func(list []int, b *data.Batch) error {
+	err = p.eachMicro(p.rollout, list, func(list []int, b *data.Batch) error {
 		if acts {
 			s, h, k, err := p.policyGradient(list, b, n)
 			if err != nil {
 				return err
 			}
-			policy.Add(s)
-			entropy += h
-			klLoss += k
+			l.policy.Add(s)
+			l.entropy += h
+			l.kl += k
 		}
 		s, err := p.valueGradient(list, b, n)
-		value.Add(s)
+		l.value.Add(s)
 		return err
 	})
-	if err != nil {
-		return out, err
+	if err == nil && acts && p.ptxLoader != nil {
+		l.ptx, err = p.ptxGradient()
+		l.tokens += p.ptxBatch.Tokens
 	}
-	var ptx float64
-	if acts && p.ptxLoader != nil {
-		if ptx, err = p.ptxGradient(&out); err != nil {
-			return out, err
-		}
-	}
-	if err := p.learn(step, acts, &out); err != nil {
-		return out, err
-	}
-	out.loss = policy.Loss + value.Loss + klLoss - r.EntropyCoef*entropy + r.PTXCoef*ptx
-	for name, v := range map[string]float64{"ppo/value_loss": value.Loss, "ppo/value_clip_fraction": value.ClipFraction, "time/update": time.Since(clock).Seconds()} {
-		out.metrics[name] = v
-	}
-	if acts {
-		for name, v := range map[string]float64{"ppo/policy_loss": policy.Loss, "ppo/entropy": entropy, "ppo/ratio": policy.Ratio, "ppo/ratio_max_dev": policy.MaxDeviation,
-			"ppo/clip_fraction": policy.ClipFraction, "ppo/approx_kl": policy.ApproxKL} {
-			out.metrics[name] = v
-		}
-		if p.ptxLoader != nil {
-			out.metrics["ppo/ptx_loss"] = ptx
-		}
-		if p.state.Used == 0 && policy.MaxDeviation > ratioTolerance {
-			p.say("warning: ratios of the first minibatch should be 1, but one is off by %.2g: sampling and training don't compute the same probabilities", policy.MaxDeviation)
-		}
-		p.state.PassedOver = r.TargetKL > 0 && policy.ApproxKL > r.TargetKL
-	}
-	return out, nil
+	return l, err
 }
 
 // ratioTolerance is how far rounding may move a ratio of the first minibatch from 1.
@@ -205,7 +212,7 @@ func (p *ppo) valueGradient(list []int, b *data.Batch, n int) (ValueStats, error
 
 // ptxGradient adds the gradient of ptx_coef times the cross-entropy of the next rows of
 // the corpus to the actor's, and returns the cross-entropy.
-func (p *ppo) ptxGradient(out *stepResult) (float64, error) {
+func (p *ppo) ptxGradient() (float64, error) {
 	if !p.ptxLoader.Next(&p.ptxBatch) {
 		return 0, errors.New("data.ptx has no row to train on")
 	}
@@ -225,23 +232,17 @@ func (p *ppo) ptxGradient(out *stepResult) (float64, error) {
 		return 0, err
 	}
 	loss := tensor.GetFloat64(p.loss)
-	out.tokens += p.ptxBatch.Tokens
 	return loss[0] / math.Max(loss[1], 1), nil
 }
 
-// learn makes the optimizer step of both models. Where a gradient of either isn't finite
-// neither changes.
+// learn makes the optimizer step of both models, and moves the running mean of the actor's
+// weights. Where a gradient of either isn't finite nothing changes.
 func (p *ppo) learn(step int, acts bool, out *stepResult) error {
 	p.criticLearner.begin(step)
 	if acts {
 		p.actorLearner.begin(step)
 		p.actorLearner.update(p.criticLearner.sumSquares())
 		p.criticLearner.update(p.actorLearner.sumSquares())
-		if p.average != nil {
-			if err := p.average.Average(p.actor.Store, p.rec.PPO.EMA); err != nil {
-				return err
-			}
-		}
 	} else {
 		p.criticLearner.update(tensor.Tensor{})
 	}
@@ -254,6 +255,9 @@ func (p *ppo) learn(step int, acts bool, out *stepResult) error {
 	if acts {
 		out.lr = p.actorLearner.lr()
 		out.gradNorm, _ = p.actorLearner.finish()
+	}
+	if acts && !skipped && p.average != nil {
+		return p.average.Average(p.actor.Store, p.rec.PPO.EMA)
 	}
 	return nil
 }

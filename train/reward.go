@@ -68,8 +68,20 @@ func (r *reward) prepare() (int, error) {
 	r.arena = autograd.NewArena(r.dev)
 	r.passes = map[shape]*scorePass{}
 	tr := r.rec.Train
+	opt := tr.loader(r.rec.Seed, r.rec.Data.rows())
+	for _, hold := range []struct {
+		key    string
+		tokens int
+	}{{"micro_tokens", tr.MicroTokens}, {"batch_tokens", tr.BatchTokens}} {
+		if n := r.data.MaxGroup(); hold.tokens > 0 && hold.tokens < n {
+			return 0, fmt.Errorf("train.%s %d doesn't hold the longest ranking, whose answers are computed together and have %d tokens: raise it, or leave long rows out with data.max_tokens", hold.key, hold.tokens, n)
+		}
+	}
+	if opt.BatchTokens > 0 { // what is packed are rankings
+		opt.Pack = max(opt.Pack, r.data.MaxGroup())
+	}
 	var err error
-	if r.loader, err = data.NewLoader(r.data, data.TrainPart, tr.loader(r.rec.Seed, r.rec.Data.rows())); err != nil {
+	if r.loader, err = data.NewLoader(r.data, data.TrainPart, opt); err != nil {
 		return 0, err
 	}
 	steps := tr.Steps
@@ -118,24 +130,32 @@ func (r *reward) forward(b *data.Batch, train bool) (*scorePass, error) {
 	return p, nil
 }
 
-func (r *reward) step(_ context.Context, step int) (stepResult, error) {
-	if !r.loader.Next(&r.batch) {
-		return stepResult{}, fmt.Errorf("the data ended after %d steps", step)
-	}
+// gradients adds the gradients of a step's rankings to the (zeroed) chunks.
+func (r *reward) gradients(step *data.Step) (stats RankingStats, err error) {
 	r.model.Store.ZeroGrads()
-	var stats RankingStats
-	for i := range r.batch.Micro {
-		b := &r.batch.Micro[i]
+	for i := range step.Micro {
+		b := &step.Micro[i]
 		p, err := r.forward(b, true)
 		if err != nil {
-			return stepResult{}, err
+			return stats, err
 		}
-		stats.Add(r.loss(b, r.batch.Groups))
-		r.seed = append(r.seed[:0], make([]float32, p.tokens)...)
+		stats.Add(r.loss(b, step.Groups))
+		r.seed = zeroed(r.seed, p.tokens)
 		for j, g := range r.grad {
 			r.seed[b.Starts[j+1]-1] = g
 		}
 		p.backward(r.seed)
+	}
+	return stats, nil
+}
+
+func (r *reward) step(_ context.Context, step int) (stepResult, error) {
+	if !r.loader.Next(&r.batch) {
+		return stepResult{}, fmt.Errorf("the data ended after %d steps", step)
+	}
+	stats, err := r.gradients(&r.batch)
+	if err != nil {
+		return stepResult{}, err
 	}
 	r.learner.begin(step)
 	r.learner.update(tensor.Tensor{})
@@ -151,7 +171,7 @@ func (r *reward) step(_ context.Context, step int) (stepResult, error) {
 // loss is that of the micro-batch whose scores were read, n being the rankings of
 // the whole step; its derivative by each score goes to r.grad.
 func (r *reward) loss(b *data.Batch, n int) RankingStats {
-	r.grad = append(r.grad[:0], make([]float32, len(r.scores))...)
+	r.grad = zeroed(r.grad, len(r.scores))
 	var levels []float32
 	if f := float32(r.rec.Reward.Margin); f > 0 {
 		r.levels = r.levels[:0]
@@ -293,8 +313,7 @@ func (r *reward) sample(ctx context.Context, step int) ([]runs.Sample, error) {
 			if _, err := r.forward(&b, false); err != nil {
 				return nil, err
 			}
-			score := float64(r.scores[0])
-			out = append(out, runs.Sample{Step: step, Prompt: prompt, Score: &score, Finish: fmt.Sprintf("rank %d", a.Rank),
+			out = append(out, runs.Sample{Step: step, Prompt: prompt, Score: scoreOf(float64(r.scores[0])), Finish: fmt.Sprintf("rank %d", a.Rank),
 				Completion: r.text.Tokenizer.Decode(ids[slices.Index(trained, true):], true)})
 		}
 	}
@@ -309,7 +328,7 @@ func (r *reward) normalize(ctx context.Context) error {
 		return nil
 	}
 	micro := r.rec.Train.MicroTokens
-	loader, err := data.NewLoader(r.data, data.TrainPart, data.LoaderOptions{Sequential: true, Limit: r.rec.Reward.NormalizeRows, Epochs: 1,
+	loader, err := data.NewLoader(r.data, data.TrainPart, data.LoaderOptions{Seed: r.rec.Seed, Limit: r.rec.Reward.NormalizeRows, Epochs: 1,
 		BatchTokens: micro, Pack: micro, MicroTokens: micro})
 	if err != nil {
 		return err
