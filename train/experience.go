@@ -57,6 +57,12 @@ func (x *experience) of(flat []float32, i int) []float32 { return flat[x.starts[
 
 const experienceFile = "experience.safetensors"
 
+// Flags of an answer in the file.
+const (
+	flagFinished = 1 << iota
+	flagEmpty
+)
+
 // write keeps the experience in a checkpoint: a run that is resumed in the middle
 // of a rollout goes on with the very same one.
 func (x *experience) write(dir string) error {
@@ -66,10 +72,10 @@ func (x *experience) write(dir string) error {
 		lengths, prompts = append(lengths, int32(len(a.ids))), append(prompts, int32(a.prompt))
 		flag := int32(0)
 		if a.finished {
-			flag |= 1
+			flag |= flagFinished
 		}
 		if a.empty {
-			flag |= 2
+			flag |= flagEmpty
 		}
 		flags = append(flags, flag)
 	}
@@ -132,12 +138,15 @@ func readExperience(dir string) (*experience, error) {
 	}
 	for i, n := range ints["lengths"] {
 		prompt, flag := ints["prompts"][i], ints["flags"][i]
-		if n < 0 || int(n) > len(ids) || prompt < 0 || prompt >= n {
-			return nil, fmt.Errorf("%s: answer %d has %d tokens, %d of them the prompt's, with %d left", path, i, n, prompt, len(ids))
+		if int(n) > len(ids) || prompt < 1 || prompt >= n || flag&^(flagFinished|flagEmpty) != 0 {
+			return nil, fmt.Errorf("%s: answer %d has %d tokens, %d of them the prompt's, with %d left, and the flags %d: the file is damaged", path, i, n, prompt, len(ids), flag)
 		}
-		x.answers = append(x.answers, answer{ids: ids[:n:n], prompt: int(prompt), finished: flag&1 != 0, empty: flag&2 != 0})
+		x.answers = append(x.answers, answer{ids: ids[:n:n], prompt: int(prompt), finished: flag&flagFinished != 0, empty: flag&flagEmpty != 0})
 		ids = ids[n:]
 		x.starts = append(x.starts, x.starts[i]+n-prompt)
+	}
+	if len(ids) > 0 {
+		return nil, fmt.Errorf("%s: %d tokens belong to no answer: the file is damaged", path, len(ids))
 	}
 	for _, p := range x.floats() {
 		want := int(x.starts[len(x.answers)])
@@ -157,4 +166,24 @@ func readExperience(dir string) (*experience, error) {
 		x.answers[i].logProbs = x.of(x.logProbs, i)
 	}
 	return x, nil
+}
+
+// check refuses experience that isn't of a run's rollouts: of so many answers, no
+// sequence longer than longest, in a vocabulary of vocab tokens.
+func (x *experience) check(answers, longest, vocab int) error {
+	if len(x.answers) != answers {
+		return fmt.Errorf("%s: %d answers, a rollout of this run has %d", experienceFile, len(x.answers), answers)
+	}
+	for i := range x.answers {
+		ids := x.answers[i].ids
+		if len(ids) > longest {
+			return fmt.Errorf("%s: answer %d has %d tokens with its prompt, at most %d are possible", experienceFile, i, len(ids), longest)
+		}
+		for _, id := range ids {
+			if id < 0 || int(id) >= vocab {
+				return fmt.Errorf("%s: answer %d holds token %d, the vocabulary has %d: the file is damaged", experienceFile, i, id, vocab)
+			}
+		}
+	}
+	return nil
 }

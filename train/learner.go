@@ -72,13 +72,23 @@ func (l *learner) lr() float64 { return l.host[tensor.StepLR] }
 // badTensor names the first tensor that isn't finite: of the weights, else of
 // their gradients; "" if all are.
 func (l *learner) badTensor() string {
-	entries := l.model.Store.Layout.Entries
-	for _, e := range entries {
+	if bad := l.badWeights(); bad != "" {
+		return bad
+	}
+	return l.badGradient()
+}
+
+func (l *learner) badWeights() string {
+	for _, e := range l.model.Store.Layout.Entries {
 		if !finite(l.model.Store.Param(e.Name).Value) {
 			return "the weights " + e.Name
 		}
 	}
-	for _, e := range entries {
+	return ""
+}
+
+func (l *learner) badGradient() string {
+	for _, e := range l.model.Store.Layout.Entries {
 		if p := l.model.Store.Param(e.Name); p.Trainable() && !finite(p.Grad) {
 			return "the gradient of " + e.Name
 		}

@@ -76,7 +76,7 @@ type ppoState struct {
 	Prompts       data.State `json:"prompts"`
 	PTX           data.State `json:"ptx,omitzero"`
 	// Metrics are the present rollout's, which each of its steps shows.
-	Metrics map[string]float64 `json:"metrics,omitempty"`
+	Metrics figures `json:"metrics,omitempty"`
 }
 
 // heldOutPrompt is a prompt of the held-out part.
@@ -137,12 +137,12 @@ func (p *ppo) sameTokens(key, dir string) error {
 func (p *ppo) loadData(ctx context.Context, c *model.Config) error {
 	d := p.rec.Data
 	room := c.MaxPositions - p.rec.PPO.MaxTokens
-	if room < 1 {
+	if room < 2 {
 		return fmt.Errorf("ppo.max_tokens %d leaves no room for a prompt in the actor's context of %d", p.rec.PPO.MaxTokens, c.MaxPositions)
 	}
 	limit := d.MaxTokens
 	if limit == 0 {
-		limit = max(2, min(room, p.rec.Train.MicroTokens-p.rec.PPO.MaxTokens))
+		limit = room
 	}
 	if limit > room {
 		return fmt.Errorf("data.max_tokens %d and ppo.max_tokens %d together are more than the actor's context of %d", limit, p.rec.PPO.MaxTokens, c.MaxPositions)
@@ -155,7 +155,7 @@ func (p *ppo) loadData(ctx context.Context, c *model.Config) error {
 	}
 	p.longest = p.prompts.MaxLength() + p.rec.PPO.MaxTokens
 	if p.longest > p.rec.Train.MicroTokens {
-		return fmt.Errorf("train.micro_tokens %d doesn't hold the longest prompt of %d tokens with an answer of ppo.max_tokens %d",
+		return fmt.Errorf("train.micro_tokens %d doesn't hold the longest prompt of %d tokens with an answer of ppo.max_tokens %d: raise it, or leave long prompts out with data.max_tokens",
 			p.rec.Train.MicroTokens, p.prompts.MaxLength(), p.rec.PPO.MaxTokens)
 	}
 	p.findHeldOut()
@@ -209,6 +209,11 @@ func (p *ppo) loadModels() error {
 	}
 	var err error
 	start := Model{Path: r.Actor, Dtype: r.Dtype, Freeze: r.Freeze}
+	for _, m := range []struct{ key, dir string }{{"model.actor", r.Actor}, {"model.reference", reference}} {
+		if err := speaks(m.dir); err != nil {
+			return fmt.Errorf("%s: %w", m.key, err)
+		}
+	}
 	if p.actor, err = start.open(p.dev, p.text, model.CausalLM, p.rec.Seed); err != nil {
 		return fmt.Errorf("model.actor: %w", err)
 	}
@@ -225,8 +230,9 @@ func (p *ppo) loadModels() error {
 			return fmt.Errorf("%s: %w", m.key, err)
 		}
 		c := (*m.dst).Config
-		if err := fitsVocabulary(m.dir, c, p.text); err != nil {
-			return fmt.Errorf("%s: %w", m.key, err)
+		if c.Vocab < p.actor.Config.Vocab {
+			return fmt.Errorf("%s: %s has embeddings of %d tokens, the actor %s of %d: it couldn't read all that the actor may say; both must come from the same model",
+				m.key, m.dir, c.Vocab, r.Actor, p.actor.Config.Vocab)
 		}
 		if p.longest > c.MaxPositions {
 			return fmt.Errorf("%s: %s has a context of %d tokens; the longest prompt with an answer has %d", m.key, m.dir, c.MaxPositions, p.longest)
@@ -234,6 +240,15 @@ func (p *ppo) loadModels() error {
 	}
 	setTokens(p.critic.Config, p.text)
 	return nil
+}
+
+// speaks refuses a reward model where a language model is wanted.
+func speaks(dir string) error {
+	c, err := model.LoadConfig(dir)
+	if err == nil && c.Scalar() {
+		err = fmt.Errorf("%s: %s is a reward or value model, which says nothing; give a language model", dir, c.Architecture)
+	}
+	return err
 }
 
 // prepare makes loaders, optimizers and the engine.
@@ -250,6 +265,9 @@ func (p *ppo) prepare() (int, error) {
 	rollouts := r.Train.Rollouts
 	if rollouts == 0 {
 		rollouts = max(1, int(r.Train.Epochs*float64(train)/float64(r.PPO.Prompts)+0.5))
+	}
+	if r.PPO.CriticWarmup >= rollouts {
+		return 0, fmt.Errorf("ppo.critic_warmup %d: the run has %d rollouts, so that the actor would never learn", r.PPO.CriticWarmup, rollouts)
 	}
 	p.steps = rollouts * r.PPO.stepsARollout()
 	if p.ptx != nil {
@@ -419,8 +437,18 @@ func (p *ppo) restore(dir string, state json.RawMessage) error {
 	if p.rollout, err = readExperience(dir); err != nil {
 		return err
 	}
-	if (p.rollout == nil) != (s.Used == 0) {
+	r := p.rec.PPO
+	switch {
+	case s.Used < 0 || s.Used >= r.stepsARollout() || s.Rollouts < 0 || s.Rollouts == 0 && s.Used > 0,
+		s.ActorUpdates < 0 || s.CriticUpdates < 0, !(s.KLCoef >= 0):
+		return fmt.Errorf("the saved position is damaged: %d steps with rollout %d, %d and %d updates, kl_coef %g; use another checkpoint",
+			s.Used, s.Rollouts, s.ActorUpdates, s.CriticUpdates, s.KLCoef)
+	case (p.rollout == nil) != (s.Used == 0):
 		return fmt.Errorf("%d steps were made with the rollout, but %s is there: %v", s.Used, experienceFile, p.rollout != nil)
+	case p.rollout != nil:
+		if err := p.rollout.check(r.Prompts*r.Samples, p.longest, p.actor.Config.Vocab); err != nil {
+			return err
+		}
 	}
 	p.kl.Coef = s.KLCoef
 	p.actorLearner.updates, p.criticLearner.updates = s.ActorUpdates, s.CriticUpdates
@@ -466,12 +494,16 @@ func (p *ppo) describe(info *runs.Info) string {
 	return text
 }
 
+// badTensor looks at the weights of both models before their gradients: broken values
+// break the actor's gradient too.
 func (p *ppo) badTensor() string {
-	if bad := p.actorLearner.badTensor(); bad != "" {
-		return "the actor: " + bad
-	}
-	if bad := p.criticLearner.badTensor(); bad != "" {
-		return "the critic: " + bad
+	for _, find := range []func(*learner) string{(*learner).badWeights, (*learner).badGradient} {
+		if bad := find(p.actorLearner); bad != "" {
+			return "the actor: " + bad
+		}
+		if bad := find(p.criticLearner); bad != "" {
+			return "the critic: " + bad
+		}
 	}
 	return "the loss"
 }

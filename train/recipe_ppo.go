@@ -137,6 +137,10 @@ func (r *PPORecipe) Check() error {
 		return fmt.Errorf("ppo.ptx_coef is %g, but data.ptx names no source", p.PTXCoef)
 	case p.DualClip > 0 && p.DualClip <= 1:
 		return fmt.Errorf("ppo.dual_clip %g: it must be above 1, or 0 for none", p.DualClip)
+	case p.KLTarget > 0 && p.KLCoef == 0:
+		return fmt.Errorf("ppo.kl_target %g steers ppo.kl_coef by factors, and 0 would stay 0: begin with a kl_coef above it, usual 0.05", p.KLTarget)
+	case p.MinTokens > p.MaxTokens:
+		return fmt.Errorf("ppo.min_tokens %d is above ppo.max_tokens %d: every answer would pay short_penalty", p.MinTokens, p.MaxTokens)
 	case p.Clip >= 1:
 		return fmt.Errorf("ppo.clip %g: it must be below 1", p.Clip)
 	}

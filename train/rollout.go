@@ -35,6 +35,9 @@ func (p *ppo) gather(ctx context.Context) (times map[string]float64, over string
 	clock := time.Now()
 	first := uint64(p.state.Rollouts) * uint64(r.Prompts*r.Samples)
 	answers, err := p.answer(ctx, prompts, rolloutSeeds, first, r.Temperature, r.MaxTokens)
+	if errors.Is(err, engine.ErrNotFinite) {
+		return nil, "", fmt.Errorf("rollout %d: the actor can't answer: %w; lower train.lr (now %g), or look at model.actor", p.state.Rollouts+1, engine.ErrNotFinite, p.rec.Train.LR)
+	}
 	if err != nil {
 		return nil, "", err
 	}
@@ -242,12 +245,12 @@ func (p *ppo) estimate(x *experience) (map[string]float64, error) {
 		total += float64(v)
 	}
 	if r.WhitenRewards {
-		Whiten(rewards, rewards, nil, Whitening{KeepMean: true})
+		Whiten(rewards, rewards, nil, Whitening{Population: true, KeepMean: true})
 	}
 	GAE(x.advantages, x.returns, rewards, x.values, x.starts, nil, r.Gamma, r.Lambda)
 	explained := ExplainedVariance(x.values, x.returns, nil)
 	if r.WhitenAdvantages {
-		Whiten(x.advantages, x.advantages, nil, Whitening{})
+		Whiten(x.advantages, x.advantages, nil, Whitening{Population: true})
 	}
 	return map[string]float64{
 		"ppo/reward": total / n, "ppo/score": score / n, "ppo/length": tokens / n, "ppo/eos_rate": finished / n, "ppo/empty_rate": empty / n,
