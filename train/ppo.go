@@ -313,9 +313,9 @@ func (p *ppo) prepare() (int, error) {
 // weights as they are trained.
 func (p *ppo) newEngine() error {
 	r := p.rec
-	capacity := p.prompts.MaxLength() + r.PPO.MaxTokens + 1
+	capacity := p.prompts.MaxLength() + r.PPO.MaxTokens
 	for _, s := range p.samples {
-		capacity = max(capacity, len(s.ids)+r.Samples.MaxTokens+1)
+		capacity = max(capacity, len(s.ids)+r.Samples.MaxTokens)
 	}
 	eos := p.text.StopIDs()
 	for _, id := range p.actor.Config.EOS {

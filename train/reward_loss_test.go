@@ -112,3 +112,33 @@ func TestRankingLoss(t *testing.T) {
 		t.Errorf("micro-batches count %+v, the batch %+v", parts, s)
 	}
 }
+
+// TestRankingLevels: by how much people liked an answer better it must lead, and a level
+// that contradicts the rank asks for nothing.
+func TestRankingLevels(t *testing.T) {
+	// Leads of 0.5, 1.2 and 0.7 by hand; the first two are to be 1 at least:
+	// d = -0.5, 0.2, 0.7; log(1 + e^-d) = 0.974077, 0.598139, 0.403186.
+	scores, ranks, starts := []float64{1, 0.5, -0.2}, []int32{1, 2, 3}, []int32{0, 3}
+	s := RankingLoss(nil, scores, ranks, []float64{2, 1, 1}, starts, 1)
+	wantNear(t, "loss", s.Loss, (0.974077+0.598139+0.403186)/3, 1e-6)
+	wantNear(t, "accuracy", s.Accuracy, 1, 0) // of leads, not of margins
+	wantNear(t, "margin", s.Margin(), (0.5+1.2+0.7)/3, 1e-12)
+	// The last answer had more points than the better ones: no margin there.
+	wantNear(t, "contradiction", RankingLoss(nil, scores, ranks, []float64{1, 1, 5}, starts, 1).Loss, RankingLoss(nil, scores, ranks, nil, starts, 1).Loss, 0)
+
+	x := newRagged(22)
+	ranks, starts = []int32{2, 1, 3, 2, 1, 1, 1, 2, 3, 1}, []int32{0, 4, 5, 7, 10}
+	scores, grad, levels := x.normal(len(ranks), 1), make([]float64, len(ranks)), x.normal(len(ranks), 2)
+	with := RankingLoss(grad, scores, ranks, levels, starts, 2)
+	checkGradient(t, "levels", scores, grad, func() float64 { return RankingLoss(nil, scores, ranks, levels, starts, 2).Loss })
+	if without := RankingLoss(nil, scores, ranks, nil, starts, 2); with.Loss <= without.Loss || with.Accuracy != without.Accuracy || with.Margin() != without.Margin() {
+		t.Errorf("%+v with margins, %+v without", with, without)
+	}
+	// A shift of all levels changes nothing; a pair with a margin is RewardLogSigmoidLoss's.
+	for i := range levels {
+		levels[i] += 3
+	}
+	wantNear(t, "shifted levels", RankingLoss(nil, scores, ranks, levels, starts, 2).Loss, with.Loss, 1e-12)
+	pair := RankingLoss(nil, []float64{0.3, 0.9}, []int32{2, 1}, []float64{1, 1.75}, []int32{0, 2}, 1)
+	wantNear(t, "a pair", pair.Loss, RewardLogSigmoidLoss(nil, nil, []float64{0.9}, []float64{0.3}, []float64{0.75}, 1).Loss, 1e-15)
+}
