@@ -93,7 +93,7 @@ func TestKLStop(t *testing.T) {
 	const limit = 0.6
 	dir := filepath.Join(t.TempDir(), "run")
 	rec := mustPPO(t, ppoBase(rlFixture(t)), "model.reward="+lastTokenReward(t, false), "train.rollouts=60", "train.lr=0.0007", "train.schedule=constant", "ppo.kl_coef=0",
-		"ppo.missing_eos_penalty=0", fmt.Sprintf("ppo.kl_stop=%g", limit), "eval.every=2", "ppo.ema=0.5", "eval.answers=12", "samples.off=true")
+		"ppo.missing_eos_penalty=0", fmt.Sprintf("ppo.kl_stop=%g", limit), "eval.every=2", "checkpoint.every=5", "ppo.ema=0.5", "eval.answers=12", "samples.off=true")
 	said, err := startRun(t.Context(), rec, "ppo", dir, false, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -576,30 +576,68 @@ func TestMinibatches(t *testing.T) {
 	}
 }
 
-// TestPrompts: each prompt of a rollout has its samples, no two answers of a run draw from one
-// seed, and no token is cut off when sampling.
+// TestPrompts: each prompt of a rollout has its samples, and an answer goes to its first end, if
+// it has one.
 func TestPrompts(t *testing.T) {
 	p := testPPO(t, cpu.New(), "ppo.prompts=6", "ppo.samples=3")
-	distinct := map[string]bool{}
-	total := 0
 	for range 3 {
 		x := mustGather(t, p)
+		asked := &p.batch.Micro[0]
 		for i := range x.answers {
-			a, first := &x.answers[i], &x.answers[i/3*3]
-			if !slices.Equal(a.ids[:a.prompt], first.ids[:first.prompt]) {
-				t.Errorf("answer %d is to another prompt than %d", i, i/3*3)
-			}
-			if !slices.Equal(a.ids[:a.prompt], p.batch.Micro[0].IDs[p.batch.Micro[0].Starts[i/3]:p.batch.Micro[0].Starts[i/3+1]]) {
+			a := &x.answers[i]
+			if !slices.Equal(a.ids[:a.prompt], asked.IDs[asked.Starts[i/3]:asked.Starts[i/3+1]]) {
 				t.Errorf("answer %d is not to prompt %d", i, i/3)
 			}
-			distinct[fmt.Sprint(a.logProbs)] = true
+			if said := a.ids[a.prompt : len(a.ids)-1]; slices.Contains(said, 0) || slices.Contains(said, 2) {
+				t.Errorf("answer %d goes on after its end: %v", i, said)
+			}
+		}
+		p.rollout = nil
+	}
+}
+
+// TestAnswersDiffer: no two answers of a run draw from one stream, be they to one prompt in one
+// rollout or in several, or those of an evaluation.
+func TestAnswersDiffer(t *testing.T) {
+	file := jsonl(t, `{"prompt": "say the big red cat"}`)
+	p := testPPO(t, cpu.New(), "data.prompts=["+file+"]", "data.held_out=0", "ppo.prompts=2", "ppo.samples=8", "ppo.temperature=1.5", "samples.off=true")
+	distinct := map[string]bool{}
+	total := 0
+	for range 4 {
+		x := mustGather(t, p)
+		for i := range x.answers {
+			distinct[fmt.Sprint(x.answers[i].ids)] = true
 			total++
 		}
 		p.rollout = nil
 	}
-	if len(distinct) < total*3/4 {
+	answers, err := p.answer(t.Context(), slices.Repeat([][]int32{p.batch.Micro[0].IDs[:p.batch.Micro[0].Starts[1]]}, 16), evalSeeds, 0, 1.5, p.rec.PPO.MaxTokens)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range answers {
+		distinct[fmt.Sprint(answers[i].ids)] = true
+		total++
+	}
+	if total != 80 || len(distinct) < 72 {
 		t.Errorf("%d different answers of %d", len(distinct), total)
 	}
+}
+
+// TestNothingIsCutOff: tokens are sampled from the whole distribution whose log-probabilities are
+// recorded. Then their mean is the entropy's negative; a top_k, a top_p or another temperature
+// would raise it.
+func TestNothingIsCutOff(t *testing.T) {
+	p := testPPO(t, cpu.New(), "ppo.prompts=100", "ppo.samples=8", "ppo.minibatches=1", "train.micro_tokens=4096", "ppo.temperature=1.3")
+	x := mustGather(t, p)
+	l, err := p.gradients(p.minibatch(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(x.logProbs); n < 4000 || l.entropy < 1 {
+		t.Fatalf("%d tokens of entropy %.2f", n, l.entropy)
+	}
+	wantNear(t, "mean log-probability", -MaskedMean(x.logProbs, nil), l.entropy, 0.06)
 }
 
 // TestEmptyAnswers are counted.
@@ -663,4 +701,47 @@ func hiddenAfterPrompt(t testing.TB, m *model.Model) []float32 {
 	in.load(&b)
 	prog.Forward()
 	return tensor.GetFloat32(h.Value())[16*(len(ids)-1):]
+}
+
+// TestEndIsLearned: the token that ends a turn is a target of fine-tuning, a ranking's score is
+// read there, and sampling stops there, even where a tokenizer pads with that token.
+func TestEndIsLearned(t *testing.T) {
+	actor, rm := folderCopy(t, "actor"), folderCopy(t, "reward")
+	for _, dir := range []string{actor, rm} {
+		setJSON(t, filepath.Join(dir, "tokenizer_config.json"), map[string]any{"pad_token": "<|im_end|>"})
+	}
+	sft := testTrainer(t, fromFolder(t, actor), "sft", cpu.New())
+	if pad, ok := sft.text.Tokenizer.PAD(); !ok || pad != 2 {
+		t.Fatalf("the padding token is %d", pad)
+	}
+	for i := 0; ; i++ {
+		q, ok := sft.data.Sequence(i)
+		if !ok {
+			break
+		}
+		last := len(q.Trained) - 1
+		for !q.Trained[last] {
+			last--
+		}
+		if q.IDs[last] != 2 {
+			t.Errorf("row %d: the last token trained on is %d", i, q.IDs[last])
+		}
+	}
+	r := testReward(t, cpu.New(), "model="+actor)
+	q, _ := r.data.Sequence(0)
+	for _, a := range q.Answers {
+		if q.IDs[a.To-1] != 2 {
+			t.Errorf("an answer ends with token %d", q.IDs[a.To-1])
+		}
+	}
+	p := testPPO(t, cpu.New(), "model.actor="+actor, "model.reward="+rm)
+	x, ended := mustGather(t, p), 0
+	for i := range x.answers {
+		if a := &x.answers[i]; a.ids[len(a.ids)-1] == 2 && a.finished {
+			ended++
+		}
+	}
+	if ended == 0 {
+		t.Error("no answer ends")
+	}
 }
