@@ -84,7 +84,7 @@ func TestRewardCPUEqualsReference(t *testing.T) {
 	a, b := testReward(t, cpu.New()), testReward(t, ref.New())
 	for i := range 4 {
 		x, y := mustStep(t, a, i), mustStep(t, b, i)
-		if math.Abs(x.loss-y.loss) > 1e-4*y.loss || math.Abs(x.gradNorm-y.gradNorm) > 1e-3*y.gradNorm || x.lr != y.lr || x.tokens != y.tokens {
+		if math.Abs(x.loss-y.loss) > 1e-3*y.loss || math.Abs(x.gradNorm-y.gradNorm) > 3e-3*y.gradNorm || x.lr != y.lr || x.tokens != y.tokens {
 			t.Errorf("step %d: %+v on cpu, %+v on ref", i, x, y)
 		}
 		if i == 0 {
@@ -100,6 +100,9 @@ func TestRewardCutDoesNotChangeGradients(t *testing.T) {
 		open func() tensor.Device
 		most float64
 	}{"cpu": {func() tensor.Device { return cpu.New() }, 1e-5}, "ref": {func() tensor.Device { return ref.New() }, 1e-6}} {
+		if testing.Short() && name == "ref" {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			var want map[string][]float64
 			var wantStats RankingStats
@@ -512,5 +515,41 @@ func TestRewardSkip(t *testing.T) {
 	}
 	if out := mustStep(t, r, 2); out.skipped {
 		t.Errorf("%+v after the weights were mended", out)
+	}
+}
+
+// TestRewardBest: with export: best the result is what did best on held-out rankings, of what was
+// trained: not the start, even where training only makes things worse.
+func TestRewardBest(t *testing.T) {
+	for name, c := range map[string]struct {
+		sets  []string
+		worse bool
+	}{"better": {[]string{"train.lr=0.03"}, false}, "worse": {[]string{"model=" + filepath.Join(rlFixture(t), "reward"), "train.lr=0.5", "train.clip=0"}, true}} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "run")
+			rec := mustReward(t, rewardBase(rlFixture(t)), append([]string{"checkpoint.export=best", "eval.every=3", "train.steps=13", "train.schedule=constant", "train.warmup=0", "samples.off=true"}, c.sets...)...)
+			if err := trainRun(t.Context(), rec, "reward", dir, false, cpu.New()); err != nil {
+				t.Fatal(err)
+			}
+			loss := series(t, dir, "eval/loss")
+			best, at := math.Inf(1), 0
+			for i, v := range loss.Values {
+				if loss.Steps[i] > 0 && v < best {
+					best, at = v, int(loss.Steps[i])
+				}
+			}
+			if worse := loss.Values[0] < best; worse != c.worse {
+				t.Fatalf("losses %v", loss.Values)
+			}
+			r := standing(t, rec, "reward", cpu.New()).objective.(*reward)
+			if err := r.readWeights(filepath.Join(dir, runs.CheckpointsDir, fmt.Sprintf("step-%d", at))); err != nil {
+				t.Fatal(err)
+			}
+			folderHolds(t, filepath.Join(dir, runs.ModelDir), r.model)
+			info, err := runs.ReadInfo(dir)
+			if want := map[bool]int{true: at}[at != 13]; err != nil || info.Exported != want {
+				t.Errorf("run.json says step %d, want %d (%v)", info.Exported, want, err)
+			}
+		})
 	}
 }

@@ -88,6 +88,9 @@ func TestRLResumeAfterKill(t *testing.T) {
 func testRLInterrupts(t *testing.T, objective, text string, every map[string]int) {
 	want, calls := whole(t, objective, text)
 	for op, n := range every {
+		if testing.Short() {
+			n *= 3
+		}
 		for at := 1 + n/3; at <= calls[op]; at += n {
 			t.Run(fmt.Sprintf("%s %d of %d", op, at, calls[op]), func(t *testing.T) {
 				t.Parallel()
