@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"ringtail/autograd"
 	"ringtail/data"
@@ -63,6 +64,7 @@ type ppo struct {
 	rollout *experience // nil between rollouts
 	scratch updateScratch
 	samples []samplePrompt
+	notes   []string // to be told at the start of the run
 }
 
 // ppoState is what a checkpoint keeps beside weights and experience.
@@ -93,7 +95,7 @@ func (p *ppo) load(ctx context.Context) error {
 	r := p.rec
 	var err error
 	if p.text, err = folder.Open(r.Model.Actor, "", r.Template); err != nil {
-		return err
+		return fmt.Errorf("model.actor: %w", err)
 	}
 	for _, m := range []struct{ key, dir string }{{"model.reference", r.Model.Reference}, {"model.reward", r.Model.Reward}, {"model.critic", r.Model.Critic}} {
 		if err := p.sameTokens(m.key, m.dir); err != nil {
@@ -111,7 +113,7 @@ func (p *ppo) load(ctx context.Context) error {
 }
 
 // sameTokens refuses a model whose tokenizer isn't the actor's: it would read other
-// words than were written.
+// words than were written. Another template is noted.
 func (p *ppo) sameTokens(key, dir string) error {
 	if dir == "" {
 		return nil
@@ -129,6 +131,9 @@ func (p *ppo) sameTokens(key, dir string) error {
 		if b, _ := tok.Token(id); a != b {
 			return fmt.Errorf("%s: token %d is %q in %s and %q in the actor %s; both must come from the same model", key, id, b, dir, a, p.rec.Model.Actor)
 		}
+	}
+	if own := tok.Config().ChatTemplate; own != "" && own != p.text.Template.Text() {
+		p.notes = append(p.notes, fmt.Sprintf("note: %s %s has another chat template than the actor: it reads what it wasn't trained on", key, dir))
 	}
 	return nil
 }
@@ -200,10 +205,7 @@ func (p *ppo) findHeldOut() {
 // others hold neither gradients nor moments.
 func (p *ppo) loadModels() error {
 	r := p.rec.Model
-	reference, critic := r.Reference, r.Critic
-	if reference == "" {
-		reference = r.Actor
-	}
+	reference, critic := r.reference(), r.Critic
 	if critic == "" {
 		critic = r.Reward
 	}
@@ -491,7 +493,7 @@ func (p *ppo) describe(info *runs.Info) string {
 			text += "; not used: " + s
 		}
 	}
-	return text
+	return strings.Join(append([]string{text}, p.notes...), "\n")
 }
 
 // badTensor looks at the weights of both models before their gradients: broken values

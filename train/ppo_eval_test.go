@@ -236,3 +236,17 @@ func TestPPODefaults(t *testing.T) {
 		t.Errorf("rates %g, %g, %g", first, top, last)
 	}
 }
+
+// TestOtherTemplate: a reward model that was trained on chats of another form is told of.
+func TestOtherTemplate(t *testing.T) {
+	dir := folderCopy(t, "reward")
+	p := testPPO(t, cpu.New(), "model.reward="+dir)
+	if said := p.describe(&runs.Info{}); strings.Contains(said, "note:") {
+		t.Errorf("said %q of equal templates", said)
+	}
+	editFile(t, filepath.Join(dir, "chat_template.jinja"), "<|im_start|>", "<|im_end|>")
+	p = testPPO(t, cpu.New(), "model.reward="+dir)
+	if said := p.describe(&runs.Info{}); !strings.Contains(said, "note: model.reward "+dir) || strings.Count(said, "note:") != 1 {
+		t.Errorf("said %q of another template", said)
+	}
+}

@@ -157,6 +157,14 @@ func (r *PPORecipe) Resolve(dir string) {
 	relativeFiles(dir, r.Data.Prompts, r.Data.Eval, r.Data.PTX, r.Data.PTXEval)
 }
 
+// reference is the folder of the frozen policy.
+func (m *PPOModels) reference() string {
+	if m.Reference == "" {
+		return m.Actor
+	}
+	return m.Reference
+}
+
 // schedule is the course of a learning rate over so many steps.
 func (t *PPOTrain) schedule(lr float64, steps int) optim.Schedule {
 	return Train{LR: lr, Schedule: t.Schedule, Warmup: t.Warmup, MinLR: t.MinLR, Decay: t.Decay}.schedule(steps)

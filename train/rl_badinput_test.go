@@ -77,7 +77,7 @@ func TestPPORefusesModels(t *testing.T) {
 		early bool
 		words []string
 	}{
-		"no such actor":                 {[]string{"model.actor=/nowhere/actor"}, true, []string{"/nowhere/actor"}},
+		"no such actor":                 {[]string{"model.actor=/nowhere/actor"}, true, []string{"model.actor", "/nowhere/actor"}},
 		"no such reward model":          {[]string{"model.reward=/nowhere/rm"}, true, []string{"model.reward", "/nowhere/rm"}},
 		"no such critic":                {[]string{"model.critic=/nowhere/c"}, true, []string{"model.critic", "/nowhere/c"}},
 		"no such reference":             {[]string{"model.reference=/nowhere/r"}, true, []string{"model.reference", "/nowhere/r"}},
@@ -99,7 +99,7 @@ func TestPPORefusesModels(t *testing.T) {
 		"NaN in the reward model":       {[]string{"model.reward=" + poisoned("reward"), "model.critic=" + filepath.Join(fix, "reward")}, false, []string{"model.reward", "not finite"}},
 		"NaN in the critic":             {[]string{"model.critic=" + poisoned("reward"), "train.max_skips=2", "checkpoint.every=1"}, false, []string{"2 steps in a row", "the critic", "down_proj"}},
 		"NaN in the actor":              {[]string{"model.actor=" + poisoned("actor"), "model.reference=" + filepath.Join(fix, "actor")}, false, []string{"finite"}},
-		"NaN in the reference":          {[]string{"model.reference=" + poisoned("actor"), "ppo.kl_stop=10"}, false, []string{"NaN", "reference"}},
+		"NaN in the reference":          {[]string{"model.reference=" + poisoned("actor"), "ppo.kl_stop=10"}, false, []string{"model.reference", "not finite"}},
 	} {
 		t.Run(name, func(t *testing.T) { refuses(t, "ppo", mustPPO(t, ppoBase(fix), c.sets...), c.early, c.words...) })
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"ringtail/data"
@@ -48,6 +49,9 @@ func (p *ppo) gather(ctx context.Context) (times map[string]float64, over string
 		return nil, "", err
 	}
 	kl := AnswerKL(x.logProbs, x.refLogProbs, x.starts, nil, K1)
+	if math.IsNaN(kl) || math.IsInf(kl, 0) {
+		return nil, "", fmt.Errorf("model.reference: %s gives probabilities that are not finite: its weights are broken", p.rec.Model.reference())
+	}
 	metrics, err := p.estimate(x)
 	if err != nil {
 		return nil, "", err
@@ -61,7 +65,7 @@ func (p *ppo) gather(ctx context.Context) (times map[string]float64, over string
 
 // beyond says, where it is so, that a divergence is over the limit.
 func (p *ppo) beyond(kl float64) string {
-	if limit := p.rec.PPO.KLStop; limit > 0 && !(kl <= limit) {
+	if limit := p.rec.PPO.KLStop; limit > 0 && kl > limit {
 		return fmt.Sprintf("answers are %.1f nats from the reference model, over ppo.kl_stop %g: the policy games the reward or forgets the language (raise ppo.kl_coef, or lower train.lr)", kl, limit)
 	}
 	return ""
