@@ -20,7 +20,7 @@ type updateScratch struct {
 
 	// Of the tokens of a micro-batch's answers, end to end.
 	now, old, ref, advantages, values, oldValues, returns []float32
-	grad, gradEntropy                                     []float32
+	grad                                                  []float32
 	// At each token of the packed row.
 	seed, seedEntropy []float32
 }
