@@ -71,10 +71,10 @@ const (
 	heldOutPercent = 22
 	// rudePercent of the prompts give the fine-tuning a rude answer as well as the good one: data in
 	// the wild is mixed, and what PPO is to put right must be there first.
-	rudePercent = 45
-	// contrasts is how many of the dialogues' prompts get a ranking of their own good answer above another
-	// dialogue's: to be off the point is harder to see than rudeness, so there is more of it.
-	contrasts = 800
+	rudePercent = 90
+	// contrasts is how many of the dialogues' prompts get a ranking of their own good answer, another
+	// dialogue's answer and a rude one.
+	contrasts = 500
 )
 
 // Corpus is the demo's data, parted by prompt: what is held out is seen by no stage.
@@ -171,7 +171,7 @@ func LoadCorpus() (*Corpus, error) {
 		rude.add(r)
 	}
 	c.addRude(rude)
-	c.addContrasts(trained)
+	c.addContrasts(trained, rude)
 	return c, nil
 }
 
@@ -212,9 +212,9 @@ func (c *Corpus) addRude(rude *pool) {
 	}
 }
 
-// addContrasts makes rankings of dialogues that are trained on: the good answer above the good answer to
-// something else in the same language.
-func (c *Corpus) addContrasts(trained []dialogue) {
+// addContrasts makes rankings of dialogues that are trained on: the good answer, the good answer to
+// something else in the same language, and a rude one.
+func (c *Corpus) addContrasts(trained []dialogue, rude *pool) {
 	s := rng.New(0, "demo/contrasts", 0)
 	answers := map[bool][]dialogue{}
 	var own []dialogue
@@ -232,7 +232,8 @@ func (c *Corpus) addContrasts(trained []dialogue) {
 			other = list[s.Intn(len(list))]
 		}
 		c.Rankings = append(c.Rankings, ranking{Prompt: d.prompt(), Category: d.Category,
-			Answers: []string{d.Messages[1].Content, other.Messages[1].Content}, Ranks: []int{1, 2}, Why: []string{"good", "off"}})
+			Answers: []string{d.Messages[1].Content, other.Messages[1].Content, rude.draw(d.prompt())},
+			Ranks:   []int{1, 2, 3}, Why: []string{"good", "off", "rude"}})
 	}
 }
 

@@ -54,7 +54,7 @@ type Options struct {
 const ReportFile = "report.json"
 
 // vocabulary is the tokenizer's size: small, so that each token is seen often.
-const vocabulary = 600
+const vocabulary = 800
 
 // stages are the three trainings in their order.
 var stages = []string{"sft", "reward", "ppo"}
@@ -188,19 +188,28 @@ type promptRow struct {
 	Prompt string `json:"prompt"`
 }
 
-// texts are what the tokenizer learns from: all that is trained on.
+// texts are what the tokenizer learns from: all that is trained on, each text once, lest
+// what stands in many rows be cut into fewer tokens than its equals.
 func (c *Corpus) texts() iter.Seq[string] {
 	return func(yield func(string) bool) {
+		seen := map[string]bool{}
+		once := func(text string) bool {
+			if seen[text] {
+				return true
+			}
+			seen[text] = true
+			return yield(text)
+		}
 		for _, d := range c.Chats {
 			for _, m := range d.Messages {
-				if !yield(m.Content) {
+				if !once(m.Content) {
 					return
 				}
 			}
 		}
 		for _, r := range c.Rankings {
 			for _, a := range r.Answers {
-				if !yield(a) {
+				if !once(a) {
 					return
 				}
 			}
