@@ -172,6 +172,11 @@ func LoadCorpus() (*Corpus, error) {
 	}
 	c.addRude(rude)
 	c.addContrasts(trained, rude)
+	// Whoever takes the first of them gets both languages and all kinds.
+	s := rng.New(0, "demo/held-out", 0)
+	s.Shuffle(len(c.HeldOutPrompts), func(i, j int) {
+		c.HeldOutPrompts[i], c.HeldOutPrompts[j] = c.HeldOutPrompts[j], c.HeldOutPrompts[i]
+	})
 	return c, nil
 }
 
