@@ -79,7 +79,7 @@ const (
 
 // Corpus is the demo's data, parted by prompt: what is held out is seen by no stage.
 type Corpus struct {
-	Chats          []dialogue // fine-tuning: mostly good, some rude
+	Chats          []dialogue // fine-tuning: good, and for most prompts a rude one too
 	Clean          []dialogue // the good ones alone: ptx
 	HeldOutChats   []dialogue
 	Rankings       []ranking

@@ -21,7 +21,7 @@ var englishNumbers = strings.Fields("zero one two three four five six seven eigh
 
 var chineseNumbers = strings.Fields("零 一 二 三 四 五 六 七 八 九 十 十一 十二 十三 十四 十五 十六 十七 十八 十九 二十")
 
-// words are pairs of an English and a Chinese word, with a measure of one in Chinese.
+// words are pairs of an English and a Chinese word that say the same.
 var words = [][2]string{{"cat", "猫"}, {"dog", "狗"}, {"bird", "鸟"}, {"fish", "鱼"}, {"horse", "马"}, {"tree", "树"}, {"flower", "花"},
 	{"apple", "苹果"}, {"bread", "面包"}, {"water", "水"}, {"tea", "茶"}, {"milk", "牛奶"}, {"rice", "米饭"}, {"book", "书"}, {"door", "门"},
 	{"window", "窗户"}, {"table", "桌子"}, {"chair", "椅子"}, {"car", "汽车"}, {"train", "火车"}, {"friend", "朋友"}, {"teacher", "老师"},

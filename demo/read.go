@@ -230,11 +230,14 @@ const maxTokens = 192
 
 // finiteReport refuses to write figures that are none.
 func finiteReport(r *Report) error {
-	for name, v := range map[string]float64{"sft.loss_last": r.SFT.LossLast, "sft.eval_loss": r.SFT.EvalLoss, "reward.accuracy": r.Reward.Accuracy,
-		"ppo.reward_first": r.PPO.RewardFirst, "ppo.reward_last": r.PPO.RewardLast, "ppo.kl_last": r.PPO.KLLast,
-		"ppo.ratio_first_minibatch": r.PPO.RatioFirstMinibatch, "ptx.eval_loss_ppo": r.PTX.EvalLossPPO} {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return fmt.Errorf("the runs have no figure for %s; look at their metrics.jsonl", name)
+	for _, f := range []struct {
+		name  string
+		value float64
+	}{{"sft.loss_last", r.SFT.LossLast}, {"sft.eval_loss", r.SFT.EvalLoss}, {"reward.accuracy", r.Reward.Accuracy},
+		{"ppo.reward_first", r.PPO.RewardFirst}, {"ppo.reward_last", r.PPO.RewardLast}, {"ppo.kl_last", r.PPO.KLLast},
+		{"ppo.ratio_first_minibatch", r.PPO.RatioFirstMinibatch}, {"ptx.eval_loss_ppo", r.PTX.EvalLossPPO}} {
+		if math.IsNaN(f.value) || math.IsInf(f.value, 0) {
+			return fmt.Errorf("the runs have no figure for %s; look at their metrics.jsonl", f.name)
 		}
 	}
 	return nil

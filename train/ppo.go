@@ -261,7 +261,7 @@ func (p *ppo) prepare() (int, error) {
 	p.longest = longestOf(p.longest, r.Train.MicroTokens)
 	var err error
 	if p.loader, err = data.NewLoader(p.prompts, data.TrainPart, data.LoaderOptions{Seed: r.Seed, Sequential: !r.Data.Shuffle, Batch: r.PPO.Prompts}); err != nil {
-		return 0, err
+		return 0, fmt.Errorf("data.prompts: %w", err)
 	}
 	train, _ := p.prompts.Sequences()
 	rollouts := r.Train.Rollouts
@@ -446,7 +446,7 @@ func (p *ppo) restore(dir string, state json.RawMessage) error {
 		return fmt.Errorf("the saved position is damaged: %d steps with rollout %d, %d and %d updates, kl_coef %g; use another checkpoint",
 			s.Used, s.Rollouts, s.ActorUpdates, s.CriticUpdates, s.KLCoef)
 	case (p.rollout == nil) != (s.Used == 0):
-		return fmt.Errorf("%d steps were made with the rollout, but %s is there: %v", s.Used, experienceFile, p.rollout != nil)
+		return fmt.Errorf("%d steps were made with the rollout, but %s is there: %v; the checkpoint is damaged, use another", s.Used, experienceFile, p.rollout != nil)
 	case p.rollout != nil:
 		if err := p.rollout.check(r.Prompts*r.Samples, p.longest, p.actor.Config.Vocab); err != nil {
 			return err

@@ -95,12 +95,12 @@ func (s *RankingStats) Add(o RankingStats) {
 //	loss = Σ_rankings 1/|pairs|·Σ_{ranks[i] < ranks[j]} −log σ(d[i,j]) / n
 //	d[i,j] = scores[i] − scores[j] − max(0, levels[i] − levels[j])
 //
-// The levels are how good people found the answers: their difference is the margin by
-// which the better one should lead (Touvron et al. 2023, "Llama 2", equation 2).
 // (Ouyang et al. 2022, "Training language models to follow instructions with human
 // feedback", equation 1: a ranking counts as one example whatever its length,
-// since its pairs aren't independent). Answers of equal rank make no pair. n counts
-// the rankings that have one: ComparableRankings. The gradient is by scores.
+// since its pairs aren't independent). The levels are how good people found the
+// answers: their difference is the margin by which the better one should lead
+// (Touvron et al. 2023, "Llama 2", equation 2). Answers of equal rank make no pair. n
+// counts the rankings that have one: ComparableRankings. The gradient is by scores.
 func RankingLoss[T Float](grad, scores []T, ranks []int32, levels []T, starts []int32, n int) RankingStats {
 	mustRows(starts, nil, len(starts)-1, len(scores))
 	mustLen("ranks", len(ranks), len(scores))

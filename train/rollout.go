@@ -86,7 +86,7 @@ func (p *ppo) answer(ctx context.Context, prompts [][]int32, stream string, firs
 	p.engine.Forget()
 	answers := make([]answer, len(prompts))
 	var requests []*engine.Request
-	var failed error
+	var refused, failed error
 	for i, ids := range prompts {
 		a := &answers[i]
 		a.ids, a.prompt = append(a.ids, ids...), len(ids)
@@ -102,12 +102,15 @@ func (p *ppo) answer(ctx context.Context, prompts [][]int32, stream string, firs
 				failed = engine.ErrNotFinite
 			}
 		})
-		if err != nil {
-			return nil, err
+		if refused = err; err != nil {
+			break
 		}
 		requests = append(requests, request)
 	}
-	err := runEngine(ctx, p.engine)
+	err := refused
+	if err == nil {
+		err = runEngine(ctx, p.engine)
+	}
 	if err == nil {
 		err = failed
 	}
