@@ -25,6 +25,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"ringtail/atomicfile"
@@ -85,7 +86,7 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 			fmt.Fprintf(opt.Messages, format+"\n", args...)
 		}
 	}
-	say("demo: %d dialogues and %d rankings of answers, English and Chinese; three stages into %s", len(c.Clean), len(c.Rankings), opt.Dir)
+	say("demo: %d dialogues and %d rankings of answers to learn from, English and Chinese; three stages into %s", r.Data.Dialogues, r.Data.Rankings, opt.Dir)
 	clock := time.Now()
 	if r.Data.Tokens, err = trainTokenizer(ctx, c, filepath.Join(opt.Dir, "tokenizer")); err != nil {
 		return nil, err
@@ -249,10 +250,8 @@ func trainTokenizer(ctx context.Context, c *Corpus, dir string) (int, error) {
 // train runs a stage's recipe, goes on with it, or leaves it where it is done.
 func (o *Options) train(ctx context.Context, stage string) error {
 	dir := filepath.Join(o.Dir, stage)
-	if _, err := os.Stat(filepath.Join(dir, runs.ModelDir)); err == nil {
-		if info, err := runs.ReadInfo(dir); err == nil && info.Status == "done" {
-			return nil
-		}
+	if info, err := runs.ReadInfo(dir); err == nil && info.Status == "done" {
+		return o.sameSeed(dir)
 	}
 	path := filepath.Join(o.Dir, "recipes", stage+".yaml")
 	text, err := os.ReadFile(path)
@@ -271,4 +270,16 @@ func (o *Options) train(ctx context.Context, stage string) error {
 	_, err = os.Stat(filepath.Join(dir, runs.RecipeFile))
 	return train.Start(ctx, rec, train.Options{Objective: stage, Dir: dir, Resume: err == nil, Progress: o.Progress, Messages: o.Messages,
 		Version: o.Version, Device: o.Device})
+}
+
+// sameSeed refuses to go on with a demo that was begun with another seed.
+func (o *Options) sameSeed(dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, runs.RecipeFile))
+	if err != nil {
+		return err
+	}
+	if want := fmt.Sprintf("seed: %d", o.Seed); !slices.Contains(strings.Split(string(text), "\n"), want) {
+		return fmt.Errorf("%s was begun with another seed than %d; give that one by --seed, or another folder by --dir", dir, o.Seed)
+	}
+	return nil
 }

@@ -95,6 +95,12 @@ func TestDemoGoesOn(t *testing.T) {
 	if _, err := run(t, t.Context(), dir, 4); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Remove(filepath.Join(dir, ReportFile)); err != nil { // as if it had been killed just before
+		t.Fatal(err)
+	}
+	if _, err := run(t, t.Context(), dir, 5); err == nil || !strings.Contains(err.Error(), "--seed") {
+		t.Errorf("another seed in the middle: %v", err)
+	}
 }
 
 // TestDemoRefusesOthersFolders.

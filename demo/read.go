@@ -18,7 +18,14 @@ import (
 
 // count fills in what the corpus holds.
 func (r *Report) count(c *Corpus) {
-	r.Data = DataReport{Dialogues: c.handwritten + c.generated, Generated: c.generated, RudeChats: len(c.Chats) - len(c.Clean),
+	trained, generated := 0, 0
+	for _, d := range c.Clean[:len(c.Clean)-c.ranked] {
+		trained++
+		if d.generated {
+			generated++
+		}
+	}
+	r.Data = DataReport{Dialogues: trained, Generated: generated, RudeChats: len(c.Chats) - len(c.Clean),
 		HeldOutChats: len(c.HeldOutChats), Rankings: len(c.Rankings), HeldOutRankings: len(c.HeldOutRanks),
 		Prompts: len(c.Prompts), HeldOutPrompts: len(c.HeldOutPrompts)}
 }

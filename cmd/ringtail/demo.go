@@ -42,7 +42,7 @@ func (c *demoCmd) Run(e *env) error {
 	context.AfterFunc(ctx, stop)
 	r, err := demo.Run(ctx, opt)
 	if errors.Is(err, train.ErrInterrupted) || err != nil && ctx.Err() != nil {
-		fmt.Fprintf(e.stderr, "interrupted; go on with:\n  ringtail demo --dir %s\n", quoted(c.Dir))
+		fmt.Fprintf(e.stderr, "interrupted; go on with:\n  ringtail demo --dir %s --seed %d\n", quoted(c.Dir), c.Seed)
 		return errQuiet
 	}
 	if err != nil {
