@@ -88,7 +88,6 @@ type Corpus struct {
 	HeldOutPrompts []string
 
 	handwritten, generated int // dialogues, held-out ones included
-	ranked                 int // rankings by hand that are trained on: their good answers are the last of Clean
 }
 
 // heldOut tells on which side of the split a prompt lies: by its letters alone, so that
@@ -171,7 +170,6 @@ func LoadCorpus() (*Corpus, error) {
 		c.Clean, c.Prompts = append(c.Clean, chatOf(r.Prompt, r.of("good"), r.Category)), append(c.Prompts, r.Prompt)
 		rude.add(r)
 	}
-	c.ranked = len(c.Rankings)
 	c.addRude(rude)
 	c.addContrasts(trained, rude)
 	// Whoever takes the first of them gets both languages and all kinds.

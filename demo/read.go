@@ -18,14 +18,13 @@ import (
 
 // count fills in what the corpus holds.
 func (r *Report) count(c *Corpus) {
-	trained, generated := 0, 0
-	for _, d := range c.Clean[:len(c.Clean)-c.ranked] {
-		trained++
+	generated := 0
+	for _, d := range c.Clean {
 		if d.generated {
 			generated++
 		}
 	}
-	r.Data = DataReport{Dialogues: trained, Generated: generated, RudeChats: len(c.Chats) - len(c.Clean),
+	r.Data = DataReport{Dialogues: len(c.Clean), Generated: generated, RudeChats: len(c.Chats) - len(c.Clean),
 		HeldOutChats: len(c.HeldOutChats), Rankings: len(c.Rankings), HeldOutRankings: len(c.HeldOutRanks),
 		Prompts: len(c.Prompts), HeldOutPrompts: len(c.HeldOutPrompts)}
 }

@@ -29,7 +29,7 @@ type Report struct {
 
 // DataReport counts the corpus.
 type DataReport struct {
-	Dialogues       int `json:"dialogues"`           // good ones that are trained on, without those of rankings
+	Dialogues       int `json:"dialogues"`           // good ones that are trained on, the best answers of rankings included
 	Generated       int `json:"dialogues_generated"` // of them from the generator
 	RudeChats       int `json:"rude_chats"`          // rude answers that the fine-tuning sees too
 	HeldOutChats    int `json:"held_out_dialogues"`
