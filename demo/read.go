@@ -32,13 +32,18 @@ func (r *Report) count(c *Corpus) {
 // metrics are the series of a run, by name.
 type metrics map[string]*runs.Series
 
-func readMetrics(dir string) (metrics, []*runs.Series, error) {
+// readRun reads what a run measured, and what it was.
+func readRun(dir string) (metrics, []*runs.Series, runs.Info, error) {
 	list, err := runs.ReadMetrics(dir)
+	if err != nil {
+		return nil, nil, runs.Info{}, err
+	}
 	m := metrics{}
 	for _, s := range list {
 		m[s.Name] = s
 	}
-	return m, list, err
+	info, err := runs.ReadInfo(dir)
+	return m, list, info, err
 }
 
 // first is a metric's first value, NaN without one.
@@ -78,11 +83,7 @@ func (r *Report) read(ctx context.Context, dir string, c *Corpus, drawn *curves)
 
 func (r *Report) readSFT(dir string, drawn *curves) error {
 	dir = filepath.Join(dir, "sft")
-	m, list, err := readMetrics(dir)
-	if err != nil {
-		return err
-	}
-	info, err := runs.ReadInfo(dir)
+	m, list, info, err := readRun(dir)
 	if err != nil {
 		return err
 	}
@@ -95,11 +96,7 @@ func (r *Report) readSFT(dir string, drawn *curves) error {
 
 func (r *Report) readReward(dir string, drawn *curves) error {
 	dir = filepath.Join(dir, "reward")
-	m, list, err := readMetrics(dir)
-	if err != nil {
-		return err
-	}
-	info, err := runs.ReadInfo(dir)
+	m, list, info, err := readRun(dir)
 	if err != nil {
 		return err
 	}
@@ -122,11 +119,7 @@ func (r *Report) readReward(dir string, drawn *curves) error {
 
 func (r *Report) readPPO(dir string, drawn *curves) error {
 	dir = filepath.Join(dir, "ppo")
-	m, list, err := readMetrics(dir)
-	if err != nil {
-		return err
-	}
-	info, err := runs.ReadInfo(dir)
+	m, list, info, err := readRun(dir)
 	if err != nil {
 		return err
 	}
