@@ -1,5 +1,7 @@
 package tensor
 
+import "math"
+
 // Ops is the table of operations that a device offers. An entry only enqueues
 // work: none reads device memory on the host, none returns an error (Device.Sync
 // reports failures); a shape that breaks what the comments ask for is a broken
@@ -36,6 +38,13 @@ type Ops struct {
 	// (Zhang & Sennrich 2019), optionally of a sum (the residual connection).
 	RMSNorm         func(a RMSNorm)
 	RMSNormBackward func(a RMSNormBackward)
+	// LayerNorm and LayerNormBackward: layer normalisation (Ba et al. 2016),
+	// optionally of a sum.
+	LayerNorm         func(a LayerNorm)
+	LayerNormBackward func(a LayerNormBackward)
+	// HeadNorm and HeadNormBackward: RMSNorm of each query and key head.
+	HeadNorm         func(a HeadNorm)
+	HeadNormBackward func(a HeadNormBackward)
 
 	// RoPE rotates heads by their positions (Su et al. 2021), in place.
 	RoPE func(a RoPE)
@@ -51,6 +60,27 @@ type Ops struct {
 	GLU func(y, x Tensor, act Activation)
 	// GLUBackward sets dx [T, 2n] from dy [T, n] and the forward's x. dx may be x.
 	GLUBackward func(dx, dy, x Tensor, act Activation)
+	// Activate sets y = act(x), of one shape; y may be x.
+	Activate func(y, x Tensor, act Activation)
+	// ActivateBackward sets dx = dy·act'(x), of one shape; dx may be dy or x.
+	ActivateBackward func(dx, dy, x Tensor, act Activation)
+	// SoftCap sets y = limit·tanh(x/limit), of one shape; y may be x.
+	SoftCap func(y, x Tensor, limit float32)
+	// SoftCapBackward sets dx = dy·(1 − (y/limit)²) from SoftCap's result y; dx may be dy or y.
+	SoftCapBackward func(dx, dy, y Tensor, limit float32)
+
+	// Route chooses experts for tokens, RouteBackward is its gradient; see their arguments.
+	Route         func(a Route)
+	RouteBackward func(a RouteBackward)
+	// GroupedMatmul multiplies each group of rows by a matrix of its own,
+	// GroupedOuter gives the gradients of those matrices.
+	GroupedMatmul func(a GroupedMatmul)
+	GroupedOuter  func(a GroupedOuter)
+	// Combine adds up what a token's experts made, CombineBackward is its gradient.
+	Combine         func(a Combine)
+	CombineBackward func(a CombineBackward)
+	// RouterLoss is the loss that keeps experts equally busy, with its gradients.
+	RouterLoss func(a RouterLoss)
 
 	// CrossEntropy is the fused output projection and loss; see its argument.
 	CrossEntropy func(a CrossEntropy)
@@ -83,14 +113,15 @@ type Matmul struct {
 }
 
 // RMSNorm is, for each row, s = X + Delta (X alone where Delta is absent) and
-// Y = s · RStd · W with RStd = 1/√(mean(s²) + Eps).
+// Y = s · RStd · (W + WOffset) with RStd = 1/√(mean(s²) + Eps).
 // X, Delta, Sum, Y [T, H]; W [H]; RStd [T], written, for the backward pass.
 // Sum receives s and must be given with Delta (it may be X or Delta itself, and
-// these may be one).
+// these may be one). WOffset is 1 for models whose stored weights are the
+// distance from 1 (Gemma), else 0.
 type RMSNorm struct {
 	Y, X, W, RStd Tensor
 	Delta, Sum    Tensor
-	Eps           float32
+	Eps, WOffset  float32
 }
 
 // RMSNormBackward gives the gradients of RMSNorm at s = Sum (or X):
@@ -102,7 +133,55 @@ type RMSNormBackward struct {
 	DX, DW     Tensor
 	DY, DSum   Tensor
 	S, W, RStd Tensor
+	WOffset    float32
 	Accumulate bool
+}
+
+// LayerNorm is, for each row, s = X + Delta (X alone where Delta is absent) and
+// Y = (s − Mean) · RStd · W + Bias with Mean = mean(s), RStd = 1/√(mean((s − Mean)²) + Eps).
+// Shapes as RMSNorm's; Mean and RStd [T] are written, for the backward pass; Bias
+// [H] is optional. The variance is summed from differences from the mean, not as
+// mean(s²) − Mean².
+type LayerNorm struct {
+	Y, X, W, Bias Tensor
+	Mean, RStd    Tensor
+	Delta, Sum    Tensor
+	Eps           float32
+}
+
+// LayerNormBackward gives the gradients of LayerNorm at s = Sum (or X), with
+// n = (s − Mean)·RStd and g = DY·W:
+//
+//	DW += Σ_t DY·n,  DBias += Σ_t DY                      (either left out if absent)
+//	DX = (+= with Accumulate) RStd·(g − mean(g) − n·mean(g·n)) + DSum
+//
+// DSum is optional; DX is always made, and may be DSum.
+type LayerNormBackward struct {
+	DX, DW, DBias    Tensor
+	DY, DSum         Tensor
+	S, W, Mean, RStd Tensor
+	Accumulate       bool
+}
+
+// HeadNorm normalises the query and key heads of attention's rows ("QK norm",
+// Henry et al. 2020, as RMSNorm in Qwen3 and Gemma 3). X and Y
+// [T, (Heads+2·KVHeads)·HeadDim] are laid out as AttentionShape says. Each query
+// head x becomes x·r·(WQ + WOffset), each key head x·r·(WK + WOffset), with
+// r = 1/√(mean(x²) + Eps); values are copied. WQ, WK [HeadDim]; RStd
+// [T, Heads+KVHeads] receives r. Y may be X only where no backward pass follows.
+type HeadNorm struct {
+	Y, X, WQ, WK, RStd      Tensor
+	Heads, KVHeads, HeadDim int
+	Eps, WOffset            float32
+}
+
+// HeadNormBackward gives the gradients of HeadNorm: DX from DY (DX may be DY),
+// DWQ and DWK [HeadDim] accumulated, left out if absent.
+type HeadNormBackward struct {
+	DX, DWQ, DWK, DY        Tensor
+	X, WQ, WK, RStd         Tensor
+	Heads, KVHeads, HeadDim int
+	WOffset                 float32
 }
 
 // RoPE rotates, in X [T, …], the Heads heads of HeadDim columns each that start
@@ -122,12 +201,31 @@ type RoPE struct {
 // Heads query heads, then KVHeads key heads, then KVHeads value heads, of
 // HeadDim columns each; query head h uses key/value head h / (Heads/KVHeads).
 // A token attends to itself and to those before it in its sequence, with a
-// Window > 0 only to the last Window of them, itself included. Scores are scaled
-// by Scale before the softmax.
+// Window > 0 only to the last Window of them, itself included. The score of query
+// token i and key token j is, before the softmax,
+//
+//	s = Scale·q·k                       then, with SoftCap > 0 (Gemma 2), s = SoftCap·tanh(s/SoftCap),
+//	s += ALiBiSlope(head, Heads)·(j−i)  with ALiBi (Press et al. 2022)
 type AttentionShape struct {
 	Heads, KVHeads, HeadDim int
 	Scale                   float32
 	Window                  int
+	SoftCap                 float32
+	ALiBi                   bool
+}
+
+// ALiBiSlope is the slope of a head's linear bias: of n heads, for n a power of
+// two, 2^(−8(h+1)/n); else those of the largest power of two m below n, then
+// every other one of 2m's (the paper's released code, and BLOOM).
+func ALiBiSlope(head, heads int) float64 {
+	m := 1
+	for 2*m <= heads {
+		m *= 2
+	}
+	if head < m {
+		return math.Exp2(-8 * float64(head+1) / float64(m))
+	}
+	return math.Exp2(-4 * float64(2*(head-m)+1) / float64(m))
 }
 
 // Attention sets O [T, Heads·HeadDim] and LSE [Heads, T], the logarithm of the sum of
@@ -184,13 +282,15 @@ const (
 // target); with DW present it adds d(Scale[0]·Loss)/dW to DW (either may be
 // present alone). The gradients are made while the logits of a block of rows are
 // at hand, so logits never exist in full and are computed once. Scale [1] is a
-// device scalar (one over the tokens of the global batch).
+// device scalar (one over the tokens of the global batch). With SoftCap > 0 the
+// logits are SoftCap·tanh(X_t·Wᵀ/SoftCap).
 type CrossEntropy struct {
 	Loss    Tensor // F64 [3]
 	X, W    Tensor
 	Targets Tensor // I32 [T]
 	DX, DW  Tensor
 	Scale   Tensor // Float [1]
+	SoftCap float32
 }
 
 // LogProb projects X [T, H] on the vocabulary with W [V, H] and scores the tokens
@@ -202,12 +302,13 @@ type CrossEntropy struct {
 //
 // and all three are 0 where a is negative. Entropies may be absent. Temperature is
 // above 0: that at which the tokens were sampled. Logits never exist in full. LSE
-// and Entropies are kept for the backward pass.
+// and Entropies are kept for the backward pass. With SoftCap > 0,
+// z = SoftCap·tanh(X_t·Wᵀ/SoftCap)/Temperature.
 type LogProb struct {
 	LogProbs, Entropies, LSE Tensor // [T]
 	X, W                     Tensor
 	Targets                  Tensor // I32 [T]
-	Temperature              float32
+	Temperature, SoftCap     float32
 }
 
 // LogProbBackward gives the gradients of LogProb from those of its results,
@@ -227,7 +328,89 @@ type LogProbBackward struct {
 	X, W                  Tensor
 	Targets               Tensor // I32 [T]
 	LSE, Entropies        Tensor // [T]
-	Temperature           float32
+	Temperature, SoftCap  float32
+}
+
+// Route chooses K of E experts for each token (Shazeer et al. 2017; Jiang et al.
+// 2024, "Mixtral of Experts") and sorts tokens by expert. With p = softmax(Logits[t]),
+// Experts[t] are the K of the largest logits, largest first (the lowest id among equals),
+// and Weights[t] their probabilities, with Normalize divided by their sum. The
+// T·K pairs of a token and a chosen expert are sorted by expert, pairs of one
+// expert by token: row r of the sorted pairs is of token Tokens[r], expert e has the rows
+// Starts[e] … Starts[e+1]−1, and the k-th choice of token t is row Slots[t, k].
+type Route struct {
+	Logits    Tensor // [T, E]
+	Weights   Tensor // [T, K]
+	Experts   Tensor // I32 [T, K]
+	Slots     Tensor // I32 [T, K]
+	Tokens    Tensor // I32 [T·K]
+	Starts    Tensor // I32 [E+1]
+	Normalize bool
+}
+
+// RouteBackward sets DLogits [T, E] from DWeights [T, K]; which experts were
+// chosen has no gradient. With i, j among the chosen:
+//
+//	not Normalize: dl_j = p_j·(dw_j·[j chosen] − Σ_i p_i·dw_i)     for all j
+//	Normalize:     dl_j = w_j·(dw_j − Σ_i w_i·dw_i) for chosen j, else 0
+type RouteBackward struct {
+	DLogits, DWeights, Logits, Weights Tensor
+	Experts                            Tensor
+	Normalize                          bool
+	Accumulate                         bool
+}
+
+// GroupedMatmul sets, for each group e, rows Starts[e] … Starts[e+1]−1 of C [R, n]
+// to those rows of A [R, k] times B[e], a [k, n] matrix or, with TransB, the transpose of an
+// [n, k] one. B has three dimensions, Starts I32 [E+1] goes from 0 to R. The
+// starts are on the device: the shape of a program doesn't depend on them.
+type GroupedMatmul struct {
+	C, A, B    Tensor
+	TransB     bool
+	Starts     Tensor
+	Accumulate bool // C += …
+}
+
+// GroupedOuter adds Aᵀ·B over the rows of each group e of A [R, m] and B [R, n] to C[e] [m, n].
+type GroupedOuter struct {
+	C, A, B Tensor
+	Starts  Tensor
+}
+
+// Combine sets Y[t] [T, H] = Σ_k Weights[t, k]·X[Slots[t, k]], X [T·K, H], in the order of k.
+type Combine struct {
+	Y, X, Weights Tensor
+	Slots         Tensor // I32 [T, K]
+}
+
+// CombineBackward sets DX[Slots[t, k]] = Weights[t, k]·DY[t] and DWeights[t, k] =
+// DY[t]·X[Slots[t, k]] (either left out if absent). Every row of DX is one of Slots.
+type CombineBackward struct {
+	DX, DWeights Tensor
+	DY           Tensor
+	X, Weights   Tensor
+	Slots        Tensor
+}
+
+// RouterLoss is the load-balancing loss of all routers of a model together
+// (Fedus et al. 2022, §2.2, as transformers computes it): with N the number of
+// rows of all Logits [T, E] together, of each only the first Live[0] (the others
+// are a packed batch's filler), p = softmax, and the K most probable chosen
+// (as Route chooses),
+//
+//	F_e = choices of e / N,  P_e = Σ p_e / N,  Loss[0] += Live[0] · E·Σ_e F_e·P_e
+//
+// (F64): weighted by tokens, so that batches cut differently give comparable sums. With DLogits
+// present, DLogits[i] = (+= with Accumulate[i]) Scale[0]·Coef·d(Loss)/d(Logits[i]), F
+// being constant, 0 for filler rows; a zero DLogits[i] is left out.
+type RouterLoss struct {
+	Loss            Tensor // F64 [1]
+	Logits, DLogits []Tensor
+	Accumulate      []bool
+	Live            Tensor // I32 [1]
+	K               int
+	Scale           Tensor // Float [1]
+	Coef            float32
 }
 
 // What changes from step to step lies in one small device tensor, the step

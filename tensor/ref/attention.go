@@ -10,7 +10,7 @@ import (
 // attention is, for each query head h at token i of a sequence, over the tokens
 // j ≤ i of the same sequence that the window lets it see:
 //
-//	s_j = Scale·q_i·k_j,  LSE = log Σ_j exp(s_j),  p_j = exp(s_j − LSE),  o_i = Σ_j p_j·v_j
+//	s_j = score(q_i·k_j),  LSE = log Σ_j exp(s_j),  p_j = exp(s_j − LSE),  o_i = Σ_j p_j·v_j
 func attention(a tensor.Attention) {
 	checkHeads(a.AttentionShape)
 	tokens := a.QKV.Rows()
@@ -21,18 +21,18 @@ func attention(a tensor.Attention) {
 		q := queryOf(a.AttentionShape, qkv, h, i)
 		key := func(j int) []float64 { return keyOf(a.AttentionShape, qkv, h, j) }
 		value := func(j int) []float64 { return valueOf(a.AttentionShape, qkv, h, j) }
-		lse.row(h)[i] = attend(o.row(i)[h*a.HeadDim:][:a.HeadDim], q, key, value, first, i, float64(a.Scale))
+		lse.row(h)[i] = attend(a.AttentionShape, h, o.row(i)[h*a.HeadDim:][:a.HeadDim], q, key, value, first, i)
 	})
 }
 
 // attend sets o to the attention of query q to the keys and values of tokens
 // first…last and returns the logarithm of the sum of the scores' exponentials.
 // The largest score is taken out of the exponentials so that none overflows.
-func attend(o, q []float64, key, value func(j int) []float64, first, last int, scale float64) float64 {
+func attend(a tensor.AttentionShape, head int, o, q []float64, key, value func(j int) []float64, first, last int) float64 {
 	scores := make([]float64, last-first+1)
 	largest := math.Inf(-1)
 	for n := range scores {
-		scores[n] = scale * dot(q, key(first+n))
+		scores[n], _ = score(a, head, dot(q, key(first+n)), last-first-n)
 		largest = max(largest, scores[n])
 	}
 	sum := 0.0
@@ -47,11 +47,25 @@ func attend(o, q []float64, key, value func(j int) []float64, first, last int, s
 	return lse
 }
 
+// score is that of a head's query and of a key `back` tokens before it, whose
+// product is qk, and its derivative by qk.
+func score(a tensor.AttentionShape, head int, qk float64, back int) (s, slope float64) {
+	s, slope = float64(a.Scale)*qk, float64(a.Scale)
+	if a.SoftCap > 0 {
+		th := math.Tanh(s / float64(a.SoftCap))
+		s, slope = float64(a.SoftCap)*th, slope*(1-th*th)
+	}
+	if a.ALiBi {
+		s -= tensor.ALiBiSlope(head, a.Heads) * float64(back)
+	}
+	return s, slope
+}
+
 // attentionBackward: with the forward's p_j, made again from LSE,
 //
 //	dv_j += p_j·do_i
-//	ds_j  = p_j·(do_i·v_j − do_i·o_i)       (softmax's backward pass)
-//	dq_i += Scale·ds_j·k_j,  dk_j += Scale·ds_j·q_i
+//	ds_j  = p_j·(do_i·v_j − do_i·o_i)·score'(q_i·k_j)       (softmax's backward pass)
+//	dq_i += ds_j·k_j,  dk_j += ds_j·q_i
 //
 // Heads that share a key/value head add to the same dk and dv.
 func attentionBackward(a tensor.AttentionBackward) {
@@ -63,7 +77,6 @@ func attentionBackward(a tensor.AttentionBackward) {
 	o := matrixOf("AttentionBackward's O", a.O, tokens, a.Heads*a.HeadDim)
 	do := matrixOf("AttentionBackward's DO", a.DO, tokens, a.Heads*a.HeadDim)
 	lse := matrixOf("AttentionBackward's LSE", a.LSE, a.Heads, tokens)
-	scale := float64(a.Scale)
 	zero(a.DQKV)
 	forEachQuery(a.AttentionShape, startsOf(a.Starts, tokens, a.Longest), func(h, i, first int) {
 		q, dq := queryOf(a.AttentionShape, qkv, h, i), queryOf(a.AttentionShape, dqkv, h, i)
@@ -72,11 +85,12 @@ func attentionBackward(a tensor.AttentionBackward) {
 		for j := first; j <= i; j++ {
 			k, dk := keyOf(a.AttentionShape, qkv, h, j), keyOf(a.AttentionShape, dqkv, h, j)
 			v, dv := valueOf(a.AttentionShape, qkv, h, j), valueOf(a.AttentionShape, dqkv, h, j)
-			p := math.Exp(scale*dot(q, k) - lse.row(h)[i])
-			ds := p * (dot(doi, v) - mean)
+			s, slope := score(a.AttentionShape, h, dot(q, k), i-j)
+			p := math.Exp(s - lse.row(h)[i])
+			ds := p * (dot(doi, v) - mean) * slope
 			axpy(dv, p, doi)
-			axpy(dq, scale*ds, k)
-			axpy(dk, scale*ds, q)
+			axpy(dq, ds, k)
+			axpy(dk, ds, q)
 		}
 	})
 }
@@ -111,7 +125,7 @@ func cachedAttention(a tensor.CachedAttention) {
 			value := func(p int) []float64 { return values.row(base + p)[from:][:a.HeadDim] }
 			q := queryOf(a.AttentionShape, qkv, h, t)
 			last := int(position[t])
-			attend(o.row(t)[h*a.HeadDim:][:a.HeadDim], q, key, value, firstSeen(a.Window, 0, last), last, float64(a.Scale))
+			attend(a.AttentionShape, h, o.row(t)[h*a.HeadDim:][:a.HeadDim], q, key, value, firstSeen(a.Window, 0, last), last)
 		}
 	}
 }

@@ -6,10 +6,10 @@ import (
 	"ringtail/tensor"
 )
 
-// crossEntropy is, for each row t with target y ≥ 0 and logits z = W·x_t:
+// crossEntropy is, for each row t with target y ≥ 0 and logits z = cap(W·x_t):
 //
 //	loss = −z_y + log Σ_v exp(z_v)
-//	dz_v = Scale·(softmax(z)_v − [v = y])
+//	dz_v = Scale·(softmax(z)_v − [v = y])·cap'
 //	dx_t = Σ_v dz_v·W_v,  dW_v += dz_v·x_t
 //
 // Among equal largest logits the lowest id counts as the prediction.
@@ -31,14 +31,14 @@ func crossEntropy(a tensor.CrossEntropy) {
 	if !a.DX.IsZero() || !a.DW.IsZero() {
 		scale = vectorOf("CrossEntropy's Scale", a.Scale, 1)[0]
 	}
-	z := make([]float64, vocab)
+	z, slopes := make([]float64, vocab), make([]float64, vocab)
 	for t := range rows {
 		if targets[t] < 0 {
 			continue
 		}
 		target := index("target", targets[t], vocab)
 		for v := range z {
-			z[v] = dot(x.row(t), w.row(v))
+			z[v], slopes[v] = capped(dot(x.row(t), w.row(v)), a.SoftCap)
 		}
 		lse := logSumExp(z)
 		loss[0] += lse - z[target]
@@ -51,6 +51,7 @@ func crossEntropy(a tensor.CrossEntropy) {
 			if v == target {
 				dz--
 			}
+			dz *= slopes[v]
 			if !a.DX.IsZero() {
 				axpy(dx.row(t), scale*dz, w.row(v))
 			}
@@ -59,6 +60,15 @@ func crossEntropy(a tensor.CrossEntropy) {
 			}
 		}
 	}
+}
+
+// capped is limit·tanh(z/limit) and its derivative; z and 1 with a limit of 0.
+func capped(z float64, limit float32) (y, slope float64) {
+	if limit <= 0 {
+		return z, 1
+	}
+	th := math.Tanh(z / float64(limit))
+	return float64(limit) * th, 1 - th*th
 }
 
 // logSumExp is log Σ exp(z), without overflow.

@@ -7,13 +7,13 @@ import (
 	"ringtail/tensor"
 )
 
-// logProb is, for each row t with target a ≥ 0, z = W·x_t/Temperature and
+// logProb is, for each row t with target a ≥ 0, z = cap(W·x_t)/Temperature and
 // p = softmax(z):
 //
 //	lse = log Σ_j exp(z_j),  logprob = z_a − lse,  entropy = −Σ_j p_j·log p_j
 func logProb(a tensor.LogProb) {
 	n := a.X.Rows()
-	r := scoredRowsOf("LogProb", a.X, a.W, a.Targets, a.Temperature)
+	r := scoredRowsOf("LogProb", a.X, a.W, a.Targets, a.Temperature, a.SoftCap)
 	logProbs, lses := vectorOf("LogProb's LogProbs", a.LogProbs, n), vectorOf("LogProb's LSE", a.LSE, n)
 	entropies := make([]float64, n)
 	if !a.Entropies.IsZero() {
@@ -33,14 +33,14 @@ func logProb(a tensor.LogProb) {
 // logProbBackward sets, for each row t with target a ≥ 0 and the derivatives dl
 // and dh of its log-probability and entropy h,
 //
-//	dz_j = (dl·([j = a] − p_j) − dh·p_j·(log p_j + h)) / Temperature
+//	dz_j = (dl·([j = a] − p_j) − dh·p_j·(log p_j + h))·cap' / Temperature
 //	dx_t = Σ_j dz_j·W_j,  dW_j += dz_j·x_t
 //
 // It computes log Σ exp(z) and h anew, so as to be no worse where a device has
 // rounded them.
 func logProbBackward(a tensor.LogProbBackward) {
 	n, hidden, vocab := a.X.Rows(), a.X.Cols(), a.W.Rows()
-	r := scoredRowsOf("LogProbBackward", a.X, a.W, a.Targets, a.Temperature)
+	r := scoredRowsOf("LogProbBackward", a.X, a.W, a.Targets, a.Temperature, a.SoftCap)
 	vectorOf("LogProbBackward's LSE", a.LSE, n)
 	dl, dh := make([]float64, n), make([]float64, n)
 	if !a.DLogProbs.IsZero() {
@@ -73,7 +73,7 @@ func logProbBackward(a tensor.LogProbBackward) {
 			if j == target {
 				dz += dl[t]
 			}
-			dz /= float64(a.Temperature)
+			dz *= r.slopes[j] / float64(a.Temperature)
 			if !a.DX.IsZero() {
 				axpy(dx.row(t), dz, r.w.row(j))
 			}
@@ -100,23 +100,25 @@ type scoredRows struct {
 	x, w        matrix
 	targets     []int32
 	temperature float64
-	z           []float64
+	softCap     float32
+	z, slopes   []float64
 }
 
-func scoredRowsOf(op string, x, w, targets tensor.Tensor, temperature float32) *scoredRows {
+func scoredRowsOf(op string, x, w, targets tensor.Tensor, temperature, softCap float32) *scoredRows {
 	if !(temperature > 0) {
 		panic(fmt.Sprintf("ref: %s at temperature %g; it must be above 0", op, temperature))
 	}
 	n, h, vocab := x.Rows(), x.Cols(), w.Rows()
 	return &scoredRows{matrixOf(op+"'s X", x, n, h), matrixOf(op+"'s W", w, vocab, h), intsOf(op+"'s Targets", targets, n),
-		float64(temperature), make([]float64, vocab)}
+		float64(temperature), softCap, make([]float64, vocab), make([]float64, vocab)}
 }
 
 // logits is the target of row t and the row's logits over the temperature, until
 // the next call.
 func (r *scoredRows) logits(t int) (target int, z []float64) {
 	for v := range r.z {
-		r.z[v] = dot(r.x.row(t), r.w.row(v)) / r.temperature
+		r.z[v], r.slopes[v] = capped(dot(r.x.row(t), r.w.row(v)), r.softCap)
+		r.z[v] /= r.temperature
 	}
 	return index("target", r.targets[t], len(r.z)), r.z
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // rmsNorm sets, for each row, s = x + delta, r = 1/√(Σ_j s_j²/H + eps) and
-// y_j = s_j·r·w_j.
+// y_j = s_j·r·(w_j + WOffset).
 func rmsNorm(a tensor.RMSNorm) {
 	rows, h := a.X.Rows(), a.X.Cols()
 	x := matrixOf("RMSNorm's X", a.X, rows, h)
@@ -38,12 +38,13 @@ func rmsNorm(a tensor.RMSNorm) {
 		}
 		rstd[t] = 1 / math.Sqrt(squares/float64(h)+float64(a.Eps))
 		for j := range s {
-			y.row(t)[j] = s[j] * rstd[t] * w[j]
+			y.row(t)[j] = s[j] * rstd[t] * (w[j] + float64(a.WOffset))
 		}
 	}
 }
 
-// rmsNormBackward: with n_j = s_j·r (the normalised row) and g_j = dy_j·w_j,
+// rmsNormBackward: with n_j = s_j·r (the normalised row) and
+// g_j = dy_j·(w_j + WOffset),
 //
 //	dw_j += Σ_t dy_j·n_j
 //	dx_j = r·(g_j − n_j·Σ_i g_i·n_i / H) + dsum_j
@@ -72,7 +73,7 @@ func rmsNormBackward(a tensor.RMSNormBackward) {
 		dot := 0.0
 		for j := range h {
 			n := s.row(t)[j] * r
-			dot += dy.row(t)[j] * w[j] * n
+			dot += dy.row(t)[j] * (w[j] + float64(a.WOffset)) * n
 			if dw != nil {
 				dw[j] += dy.row(t)[j] * n
 			}
@@ -82,7 +83,7 @@ func rmsNormBackward(a tensor.RMSNormBackward) {
 		}
 		for j := range h {
 			n := s.row(t)[j] * r
-			g := dy.row(t)[j] * w[j]
+			g := dy.row(t)[j] * (w[j] + float64(a.WOffset))
 			d := r * (g - n*dot/float64(h))
 			if !a.DSum.IsZero() {
 				d += dsum.row(t)[j]

@@ -44,12 +44,27 @@ func (*Device) Ops() *tensor.Ops {
 		EmbeddingBackward: embeddingBackward,
 		RMSNorm:           rmsNorm,
 		RMSNormBackward:   rmsNormBackward,
+		LayerNorm:         layerNorm,
+		LayerNormBackward: layerNormBackward,
+		HeadNorm:          headNorm,
+		HeadNormBackward:  headNormBackward,
 		RoPE:              rope,
 		Attention:         attention,
 		AttentionBackward: attentionBackward,
 		CachedAttention:   cachedAttention,
 		GLU:               glu,
 		GLUBackward:       gluBackward,
+		Activate:          activation,
+		ActivateBackward:  activationBackward,
+		SoftCap:           softCap,
+		SoftCapBackward:   softCapBackward,
+		Route:             route,
+		RouteBackward:     routeBackward,
+		GroupedMatmul:     groupedMatmul,
+		GroupedOuter:      groupedOuter,
+		Combine:           combine,
+		CombineBackward:   combineBackward,
+		RouterLoss:        routerLoss,
 		CrossEntropy:      crossEntropy,
 		LogProb:           logProb,
 		LogProbBackward:   logProbBackward,
@@ -79,6 +94,14 @@ func matrixOf(what string, t tensor.Tensor, rows, cols int) matrix {
 		panic(fmt.Sprintf("ref: %s is %v; it must be F64[%d %d]", what, t, rows, cols))
 	}
 	return matrix{t.Float64(), rows, cols, t.Stride}
+}
+
+// intMatrixOf checks that t is dense I32 [rows, cols].
+func intMatrixOf(what string, t tensor.Tensor, rows, cols int) []int32 {
+	if t.Dtype != tensor.I32 || t.Rank() != 2 || t.Rows() != rows || t.Cols() != cols || t.Stride != cols {
+		panic(fmt.Sprintf("ref: %s is %v; it must be I32[%d %d]", what, t, rows, cols))
+	}
+	return t.Int32()
 }
 
 // vectorOf checks that t is F64 [n].
