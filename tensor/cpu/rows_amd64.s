@@ -114,167 +114,201 @@ DATA rowConst<>+432(SB)/4, $0x0000007f
 DATA rowConst<>+436(SB)/4, $0x0000007f
 DATA rowConst<>+440(SB)/4, $0x0000007f
 DATA rowConst<>+444(SB)/4, $0x0000007f
-DATA rowConst<>+448(SB)/4, $0xbf800000
-DATA rowConst<>+452(SB)/4, $0xbf800000
-DATA rowConst<>+456(SB)/4, $0xbf800000
-DATA rowConst<>+460(SB)/4, $0xbf800000
-DATA rowConst<>+464(SB)/4, $0xbf800000
-DATA rowConst<>+468(SB)/4, $0xbf800000
-DATA rowConst<>+472(SB)/4, $0xbf800000
-DATA rowConst<>+476(SB)/4, $0xbf800000
-DATA rowConst<>+480(SB)/4, $0x7e967699
-DATA rowConst<>+484(SB)/4, $0x7e967699
-DATA rowConst<>+488(SB)/4, $0x7e967699
-DATA rowConst<>+492(SB)/4, $0x7e967699
-DATA rowConst<>+496(SB)/4, $0x7e967699
-DATA rowConst<>+500(SB)/4, $0x7e967699
-DATA rowConst<>+504(SB)/4, $0x7e967699
-DATA rowConst<>+508(SB)/4, $0x7e967699
-DATA rowConst<>+512(SB)/4, $0xbf000000
-DATA rowConst<>+516(SB)/4, $0xbf000000
-DATA rowConst<>+520(SB)/4, $0xbf000000
-DATA rowConst<>+524(SB)/4, $0xbf000000
-DATA rowConst<>+528(SB)/4, $0xbf000000
-DATA rowConst<>+532(SB)/4, $0xbf000000
-DATA rowConst<>+536(SB)/4, $0xbf000000
-DATA rowConst<>+540(SB)/4, $0xbf000000
-DATA rowConst<>+544(SB)/4, $0x3eb504f3
-DATA rowConst<>+548(SB)/4, $0x3eb504f3
-DATA rowConst<>+552(SB)/4, $0x3eb504f3
-DATA rowConst<>+556(SB)/4, $0x3eb504f3
-DATA rowConst<>+560(SB)/4, $0x3eb504f3
-DATA rowConst<>+564(SB)/4, $0x3eb504f3
-DATA rowConst<>+568(SB)/4, $0x3eb504f3
-DATA rowConst<>+572(SB)/4, $0x3eb504f3
-DATA rowConst<>+576(SB)/4, $0xbcf1374b
-DATA rowConst<>+580(SB)/4, $0xbcf1374b
-DATA rowConst<>+584(SB)/4, $0xbcf1374b
-DATA rowConst<>+588(SB)/4, $0xbcf1374b
-DATA rowConst<>+592(SB)/4, $0xbcf1374b
-DATA rowConst<>+596(SB)/4, $0xbcf1374b
-DATA rowConst<>+600(SB)/4, $0xbcf1374b
-DATA rowConst<>+604(SB)/4, $0xbcf1374b
-DATA rowConst<>+608(SB)/4, $0x3e11414a
-DATA rowConst<>+612(SB)/4, $0x3e11414a
-DATA rowConst<>+616(SB)/4, $0x3e11414a
-DATA rowConst<>+620(SB)/4, $0x3e11414a
-DATA rowConst<>+624(SB)/4, $0x3e11414a
-DATA rowConst<>+628(SB)/4, $0x3e11414a
-DATA rowConst<>+632(SB)/4, $0x3e11414a
-DATA rowConst<>+636(SB)/4, $0x3e11414a
-DATA rowConst<>+640(SB)/4, $0xbe788405
-DATA rowConst<>+644(SB)/4, $0xbe788405
-DATA rowConst<>+648(SB)/4, $0xbe788405
-DATA rowConst<>+652(SB)/4, $0xbe788405
-DATA rowConst<>+656(SB)/4, $0xbe788405
-DATA rowConst<>+660(SB)/4, $0xbe788405
-DATA rowConst<>+664(SB)/4, $0xbe788405
-DATA rowConst<>+668(SB)/4, $0xbe788405
-DATA rowConst<>+672(SB)/4, $0x3e0d4cca
-DATA rowConst<>+676(SB)/4, $0x3e0d4cca
-DATA rowConst<>+680(SB)/4, $0x3e0d4cca
-DATA rowConst<>+684(SB)/4, $0x3e0d4cca
-DATA rowConst<>+688(SB)/4, $0x3e0d4cca
-DATA rowConst<>+692(SB)/4, $0x3e0d4cca
-DATA rowConst<>+696(SB)/4, $0x3e0d4cca
-DATA rowConst<>+700(SB)/4, $0x3e0d4cca
-DATA rowConst<>+704(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+708(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+712(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+716(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+720(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+724(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+728(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+732(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+736(SB)/4, $0x3dceeb45
-DATA rowConst<>+740(SB)/4, $0x3dceeb45
-DATA rowConst<>+744(SB)/4, $0x3dceeb45
-DATA rowConst<>+748(SB)/4, $0x3dceeb45
-DATA rowConst<>+752(SB)/4, $0x3dceeb45
-DATA rowConst<>+756(SB)/4, $0x3dceeb45
-DATA rowConst<>+760(SB)/4, $0x3dceeb45
-DATA rowConst<>+764(SB)/4, $0x3dceeb45
-DATA rowConst<>+768(SB)/4, $0x3df91972
-DATA rowConst<>+772(SB)/4, $0x3df91972
-DATA rowConst<>+776(SB)/4, $0x3df91972
-DATA rowConst<>+780(SB)/4, $0x3df91972
-DATA rowConst<>+784(SB)/4, $0x3df91972
-DATA rowConst<>+788(SB)/4, $0x3df91972
-DATA rowConst<>+792(SB)/4, $0x3df91972
-DATA rowConst<>+796(SB)/4, $0x3df91972
-DATA rowConst<>+800(SB)/4, $0x3e1090a2
-DATA rowConst<>+804(SB)/4, $0x3e1090a2
-DATA rowConst<>+808(SB)/4, $0x3e1090a2
-DATA rowConst<>+812(SB)/4, $0x3e1090a2
-DATA rowConst<>+816(SB)/4, $0x3e1090a2
-DATA rowConst<>+820(SB)/4, $0x3e1090a2
-DATA rowConst<>+824(SB)/4, $0x3e1090a2
-DATA rowConst<>+828(SB)/4, $0x3e1090a2
-DATA rowConst<>+832(SB)/4, $0x3e106dcc
-DATA rowConst<>+836(SB)/4, $0x3e106dcc
-DATA rowConst<>+840(SB)/4, $0x3e106dcc
-DATA rowConst<>+844(SB)/4, $0x3e106dcc
-DATA rowConst<>+848(SB)/4, $0x3e106dcc
-DATA rowConst<>+852(SB)/4, $0x3e106dcc
-DATA rowConst<>+856(SB)/4, $0x3e106dcc
-DATA rowConst<>+860(SB)/4, $0x3e106dcc
-DATA rowConst<>+864(SB)/4, $0x3ecc422a
-DATA rowConst<>+868(SB)/4, $0x3ecc422a
-DATA rowConst<>+872(SB)/4, $0x3ecc422a
-DATA rowConst<>+876(SB)/4, $0x3ecc422a
-DATA rowConst<>+880(SB)/4, $0x3ecc422a
-DATA rowConst<>+884(SB)/4, $0x3ecc422a
-DATA rowConst<>+888(SB)/4, $0x3ecc422a
-DATA rowConst<>+892(SB)/4, $0x3ecc422a
-DATA rowConst<>+896(SB)/4, $0x3d922279
-DATA rowConst<>+900(SB)/4, $0x3d922279
-DATA rowConst<>+904(SB)/4, $0x3d922279
-DATA rowConst<>+908(SB)/4, $0x3d922279
-DATA rowConst<>+912(SB)/4, $0x3d922279
-DATA rowConst<>+916(SB)/4, $0x3d922279
-DATA rowConst<>+920(SB)/4, $0x3d922279
-DATA rowConst<>+924(SB)/4, $0x3d922279
-DATA rowConst<>+928(SB)/4, $0x3fcc422a
-DATA rowConst<>+932(SB)/4, $0x3fcc422a
-DATA rowConst<>+936(SB)/4, $0x3fcc422a
-DATA rowConst<>+940(SB)/4, $0x3fcc422a
-DATA rowConst<>+944(SB)/4, $0x3fcc422a
-DATA rowConst<>+948(SB)/4, $0x3fcc422a
-DATA rowConst<>+952(SB)/4, $0x3fcc422a
-DATA rowConst<>+956(SB)/4, $0x3fcc422a
-DATA rowConst<>+960(SB)/4, $0x3e5b33b6
-DATA rowConst<>+964(SB)/4, $0x3e5b33b6
-DATA rowConst<>+968(SB)/4, $0x3e5b33b6
-DATA rowConst<>+972(SB)/4, $0x3e5b33b6
-DATA rowConst<>+976(SB)/4, $0x3e5b33b6
-DATA rowConst<>+980(SB)/4, $0x3e5b33b6
-DATA rowConst<>+984(SB)/4, $0x3e5b33b6
-DATA rowConst<>+988(SB)/4, $0x3e5b33b6
-DATA rowConst<>+992(SB)/4, $0x00000040
-DATA rowConst<>+996(SB)/4, $0x00000040
-DATA rowConst<>+1000(SB)/4, $0x00000040
-DATA rowConst<>+1004(SB)/4, $0x00000040
-DATA rowConst<>+1008(SB)/4, $0x00000040
-DATA rowConst<>+1012(SB)/4, $0x00000040
-DATA rowConst<>+1016(SB)/4, $0x00000040
-DATA rowConst<>+1020(SB)/4, $0x00000040
-DATA rowConst<>+1024(SB)/4, $0x00000001
-DATA rowConst<>+1028(SB)/4, $0x00000001
-DATA rowConst<>+1032(SB)/4, $0x00000001
-DATA rowConst<>+1036(SB)/4, $0x00000001
-DATA rowConst<>+1040(SB)/4, $0x00000001
-DATA rowConst<>+1044(SB)/4, $0x00000001
-DATA rowConst<>+1048(SB)/4, $0x00000001
-DATA rowConst<>+1052(SB)/4, $0x00000001
-DATA rowConst<>+1056(SB)/4, $0x00007fff
-DATA rowConst<>+1060(SB)/4, $0x00007fff
-DATA rowConst<>+1064(SB)/4, $0x00007fff
-DATA rowConst<>+1068(SB)/4, $0x00007fff
-DATA rowConst<>+1072(SB)/4, $0x00007fff
-DATA rowConst<>+1076(SB)/4, $0x00007fff
-DATA rowConst<>+1080(SB)/4, $0x00007fff
-DATA rowConst<>+1084(SB)/4, $0x00007fff
-GLOBL rowConst<>(SB), RODATA|NOPTR, $1088
+DATA rowConst<>+448(SB)/4, $0x41000000
+DATA rowConst<>+452(SB)/4, $0x41000000
+DATA rowConst<>+456(SB)/4, $0x41000000
+DATA rowConst<>+460(SB)/4, $0x41000000
+DATA rowConst<>+464(SB)/4, $0x41000000
+DATA rowConst<>+468(SB)/4, $0x41000000
+DATA rowConst<>+472(SB)/4, $0x41000000
+DATA rowConst<>+476(SB)/4, $0x41000000
+DATA rowConst<>+480(SB)/4, $0x41800000
+DATA rowConst<>+484(SB)/4, $0x41800000
+DATA rowConst<>+488(SB)/4, $0x41800000
+DATA rowConst<>+492(SB)/4, $0x41800000
+DATA rowConst<>+496(SB)/4, $0x41800000
+DATA rowConst<>+500(SB)/4, $0x41800000
+DATA rowConst<>+504(SB)/4, $0x41800000
+DATA rowConst<>+508(SB)/4, $0x41800000
+DATA rowConst<>+512(SB)/4, $0xbf800000
+DATA rowConst<>+516(SB)/4, $0xbf800000
+DATA rowConst<>+520(SB)/4, $0xbf800000
+DATA rowConst<>+524(SB)/4, $0xbf800000
+DATA rowConst<>+528(SB)/4, $0xbf800000
+DATA rowConst<>+532(SB)/4, $0xbf800000
+DATA rowConst<>+536(SB)/4, $0xbf800000
+DATA rowConst<>+540(SB)/4, $0xbf800000
+DATA rowConst<>+544(SB)/4, $0x7e967699
+DATA rowConst<>+548(SB)/4, $0x7e967699
+DATA rowConst<>+552(SB)/4, $0x7e967699
+DATA rowConst<>+556(SB)/4, $0x7e967699
+DATA rowConst<>+560(SB)/4, $0x7e967699
+DATA rowConst<>+564(SB)/4, $0x7e967699
+DATA rowConst<>+568(SB)/4, $0x7e967699
+DATA rowConst<>+572(SB)/4, $0x7e967699
+DATA rowConst<>+576(SB)/4, $0xbf000000
+DATA rowConst<>+580(SB)/4, $0xbf000000
+DATA rowConst<>+584(SB)/4, $0xbf000000
+DATA rowConst<>+588(SB)/4, $0xbf000000
+DATA rowConst<>+592(SB)/4, $0xbf000000
+DATA rowConst<>+596(SB)/4, $0xbf000000
+DATA rowConst<>+600(SB)/4, $0xbf000000
+DATA rowConst<>+604(SB)/4, $0xbf000000
+DATA rowConst<>+608(SB)/4, $0x3eb504f3
+DATA rowConst<>+612(SB)/4, $0x3eb504f3
+DATA rowConst<>+616(SB)/4, $0x3eb504f3
+DATA rowConst<>+620(SB)/4, $0x3eb504f3
+DATA rowConst<>+624(SB)/4, $0x3eb504f3
+DATA rowConst<>+628(SB)/4, $0x3eb504f3
+DATA rowConst<>+632(SB)/4, $0x3eb504f3
+DATA rowConst<>+636(SB)/4, $0x3eb504f3
+DATA rowConst<>+640(SB)/4, $0xbcf1374b
+DATA rowConst<>+644(SB)/4, $0xbcf1374b
+DATA rowConst<>+648(SB)/4, $0xbcf1374b
+DATA rowConst<>+652(SB)/4, $0xbcf1374b
+DATA rowConst<>+656(SB)/4, $0xbcf1374b
+DATA rowConst<>+660(SB)/4, $0xbcf1374b
+DATA rowConst<>+664(SB)/4, $0xbcf1374b
+DATA rowConst<>+668(SB)/4, $0xbcf1374b
+DATA rowConst<>+672(SB)/4, $0x3e11414a
+DATA rowConst<>+676(SB)/4, $0x3e11414a
+DATA rowConst<>+680(SB)/4, $0x3e11414a
+DATA rowConst<>+684(SB)/4, $0x3e11414a
+DATA rowConst<>+688(SB)/4, $0x3e11414a
+DATA rowConst<>+692(SB)/4, $0x3e11414a
+DATA rowConst<>+696(SB)/4, $0x3e11414a
+DATA rowConst<>+700(SB)/4, $0x3e11414a
+DATA rowConst<>+704(SB)/4, $0xbe788405
+DATA rowConst<>+708(SB)/4, $0xbe788405
+DATA rowConst<>+712(SB)/4, $0xbe788405
+DATA rowConst<>+716(SB)/4, $0xbe788405
+DATA rowConst<>+720(SB)/4, $0xbe788405
+DATA rowConst<>+724(SB)/4, $0xbe788405
+DATA rowConst<>+728(SB)/4, $0xbe788405
+DATA rowConst<>+732(SB)/4, $0xbe788405
+DATA rowConst<>+736(SB)/4, $0x3e0d4cca
+DATA rowConst<>+740(SB)/4, $0x3e0d4cca
+DATA rowConst<>+744(SB)/4, $0x3e0d4cca
+DATA rowConst<>+748(SB)/4, $0x3e0d4cca
+DATA rowConst<>+752(SB)/4, $0x3e0d4cca
+DATA rowConst<>+756(SB)/4, $0x3e0d4cca
+DATA rowConst<>+760(SB)/4, $0x3e0d4cca
+DATA rowConst<>+764(SB)/4, $0x3e0d4cca
+DATA rowConst<>+768(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+772(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+776(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+780(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+784(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+788(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+792(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+796(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+800(SB)/4, $0x3dceeb45
+DATA rowConst<>+804(SB)/4, $0x3dceeb45
+DATA rowConst<>+808(SB)/4, $0x3dceeb45
+DATA rowConst<>+812(SB)/4, $0x3dceeb45
+DATA rowConst<>+816(SB)/4, $0x3dceeb45
+DATA rowConst<>+820(SB)/4, $0x3dceeb45
+DATA rowConst<>+824(SB)/4, $0x3dceeb45
+DATA rowConst<>+828(SB)/4, $0x3dceeb45
+DATA rowConst<>+832(SB)/4, $0x3df91972
+DATA rowConst<>+836(SB)/4, $0x3df91972
+DATA rowConst<>+840(SB)/4, $0x3df91972
+DATA rowConst<>+844(SB)/4, $0x3df91972
+DATA rowConst<>+848(SB)/4, $0x3df91972
+DATA rowConst<>+852(SB)/4, $0x3df91972
+DATA rowConst<>+856(SB)/4, $0x3df91972
+DATA rowConst<>+860(SB)/4, $0x3df91972
+DATA rowConst<>+864(SB)/4, $0x3e1090a2
+DATA rowConst<>+868(SB)/4, $0x3e1090a2
+DATA rowConst<>+872(SB)/4, $0x3e1090a2
+DATA rowConst<>+876(SB)/4, $0x3e1090a2
+DATA rowConst<>+880(SB)/4, $0x3e1090a2
+DATA rowConst<>+884(SB)/4, $0x3e1090a2
+DATA rowConst<>+888(SB)/4, $0x3e1090a2
+DATA rowConst<>+892(SB)/4, $0x3e1090a2
+DATA rowConst<>+896(SB)/4, $0x3e106dcc
+DATA rowConst<>+900(SB)/4, $0x3e106dcc
+DATA rowConst<>+904(SB)/4, $0x3e106dcc
+DATA rowConst<>+908(SB)/4, $0x3e106dcc
+DATA rowConst<>+912(SB)/4, $0x3e106dcc
+DATA rowConst<>+916(SB)/4, $0x3e106dcc
+DATA rowConst<>+920(SB)/4, $0x3e106dcc
+DATA rowConst<>+924(SB)/4, $0x3e106dcc
+DATA rowConst<>+928(SB)/4, $0x3ecc422a
+DATA rowConst<>+932(SB)/4, $0x3ecc422a
+DATA rowConst<>+936(SB)/4, $0x3ecc422a
+DATA rowConst<>+940(SB)/4, $0x3ecc422a
+DATA rowConst<>+944(SB)/4, $0x3ecc422a
+DATA rowConst<>+948(SB)/4, $0x3ecc422a
+DATA rowConst<>+952(SB)/4, $0x3ecc422a
+DATA rowConst<>+956(SB)/4, $0x3ecc422a
+DATA rowConst<>+960(SB)/4, $0x3d922279
+DATA rowConst<>+964(SB)/4, $0x3d922279
+DATA rowConst<>+968(SB)/4, $0x3d922279
+DATA rowConst<>+972(SB)/4, $0x3d922279
+DATA rowConst<>+976(SB)/4, $0x3d922279
+DATA rowConst<>+980(SB)/4, $0x3d922279
+DATA rowConst<>+984(SB)/4, $0x3d922279
+DATA rowConst<>+988(SB)/4, $0x3d922279
+DATA rowConst<>+992(SB)/4, $0x3fcc422a
+DATA rowConst<>+996(SB)/4, $0x3fcc422a
+DATA rowConst<>+1000(SB)/4, $0x3fcc422a
+DATA rowConst<>+1004(SB)/4, $0x3fcc422a
+DATA rowConst<>+1008(SB)/4, $0x3fcc422a
+DATA rowConst<>+1012(SB)/4, $0x3fcc422a
+DATA rowConst<>+1016(SB)/4, $0x3fcc422a
+DATA rowConst<>+1020(SB)/4, $0x3fcc422a
+DATA rowConst<>+1024(SB)/4, $0x3e5b33b6
+DATA rowConst<>+1028(SB)/4, $0x3e5b33b6
+DATA rowConst<>+1032(SB)/4, $0x3e5b33b6
+DATA rowConst<>+1036(SB)/4, $0x3e5b33b6
+DATA rowConst<>+1040(SB)/4, $0x3e5b33b6
+DATA rowConst<>+1044(SB)/4, $0x3e5b33b6
+DATA rowConst<>+1048(SB)/4, $0x3e5b33b6
+DATA rowConst<>+1052(SB)/4, $0x3e5b33b6
+DATA rowConst<>+1056(SB)/4, $0x00000040
+DATA rowConst<>+1060(SB)/4, $0x00000040
+DATA rowConst<>+1064(SB)/4, $0x00000040
+DATA rowConst<>+1068(SB)/4, $0x00000040
+DATA rowConst<>+1072(SB)/4, $0x00000040
+DATA rowConst<>+1076(SB)/4, $0x00000040
+DATA rowConst<>+1080(SB)/4, $0x00000040
+DATA rowConst<>+1084(SB)/4, $0x00000040
+DATA rowConst<>+1088(SB)/4, $0x00000001
+DATA rowConst<>+1092(SB)/4, $0x00000001
+DATA rowConst<>+1096(SB)/4, $0x00000001
+DATA rowConst<>+1100(SB)/4, $0x00000001
+DATA rowConst<>+1104(SB)/4, $0x00000001
+DATA rowConst<>+1108(SB)/4, $0x00000001
+DATA rowConst<>+1112(SB)/4, $0x00000001
+DATA rowConst<>+1116(SB)/4, $0x00000001
+DATA rowConst<>+1120(SB)/4, $0x00007fff
+DATA rowConst<>+1124(SB)/4, $0x00007fff
+DATA rowConst<>+1128(SB)/4, $0x00007fff
+DATA rowConst<>+1132(SB)/4, $0x00007fff
+DATA rowConst<>+1136(SB)/4, $0x00007fff
+DATA rowConst<>+1140(SB)/4, $0x00007fff
+DATA rowConst<>+1144(SB)/4, $0x00007fff
+DATA rowConst<>+1148(SB)/4, $0x00007fff
+GLOBL rowConst<>(SB), RODATA|NOPTR, $1152
+
+DATA rowLane<>+0(SB)/4, $0x00000000
+DATA rowLane<>+4(SB)/4, $0x3f800000
+DATA rowLane<>+8(SB)/4, $0x40000000
+DATA rowLane<>+12(SB)/4, $0x40400000
+DATA rowLane<>+16(SB)/4, $0x40800000
+DATA rowLane<>+20(SB)/4, $0x40a00000
+DATA rowLane<>+24(SB)/4, $0x40c00000
+DATA rowLane<>+28(SB)/4, $0x40e00000
+DATA rowLane<>+32(SB)/4, $0x41000000
+DATA rowLane<>+36(SB)/4, $0x41100000
+DATA rowLane<>+40(SB)/4, $0x41200000
+DATA rowLane<>+44(SB)/4, $0x41300000
+DATA rowLane<>+48(SB)/4, $0x41400000
+DATA rowLane<>+52(SB)/4, $0x41500000
+DATA rowLane<>+56(SB)/4, $0x41600000
+DATA rowLane<>+60(SB)/4, $0x41700000
+GLOBL rowLane<>(SB), RODATA|NOPTR, $64
 
 DATA rowMask<>+0(SB)/8, $0xffffffffffffffff
 DATA rowMask<>+8(SB)/8, $0xffffffffffffffff
@@ -1096,6 +1130,76 @@ tail:
 	VMOVUPS Z0, Z2
 	VFMADD213PS Z1, Z31, Z2
 	VMOVUPS Z2, K1, (DI)(AX*4)
+done:
+	VZEROUPPER
+	RET
+
+// func vecRampAVX2(n int, x *float32, from float32, slope float32)
+TEXT ·vecRampAVX2(SB), NOSPLIT, $0-24
+	MOVQ n+0(FP), CX
+	MOVQ x+8(FP), DI
+	XORL AX, AX
+	VBROADCASTSS from+16(FP), Y14
+	VADDPS rowLane<>(SB), Y14, Y14
+	VBROADCASTSS slope+20(FP), Y13
+	CMPQ CX, $8
+	JLT tail
+one:
+	VMOVUPS (DI)(AX*4), Y0
+	VFMADD231PS Y13, Y14, Y0
+	VMOVUPS Y0, (DI)(AX*4)
+	VADDPS rowConst<>+448(SB), Y14, Y14
+	ADDQ $8, AX
+	SUBQ $8, CX
+	CMPQ CX, $8
+	JGE one
+tail:
+	TESTQ CX, CX
+	JEQ done
+	LEAQ rowMask<>+32(SB), DX
+	SHLQ $2, CX
+	SUBQ CX, DX
+	VMOVUPS (DX), Y15
+	VMASKMOVPS (DI)(AX*4), Y15, Y0
+	VFMADD231PS Y13, Y14, Y0
+	VMASKMOVPS Y0, Y15, (DI)(AX*4)
+	VADDPS rowConst<>+384(SB), Y14, Y14
+done:
+	VZEROUPPER
+	RET
+
+// func vecRampAVX512(n int, x *float32, from float32, slope float32)
+TEXT ·vecRampAVX512(SB), NOSPLIT, $0-24
+	MOVQ n+0(FP), CX
+	MOVQ x+8(FP), DI
+	XORL AX, AX
+	VBROADCASTSS from+16(FP), Z31
+	VADDPS rowLane<>(SB), Z31, Z31
+	VBROADCASTSS rowConst<>+480(SB), Z30
+	VBROADCASTSS rowConst<>+384(SB), Z29
+	VBROADCASTSS slope+20(FP), Z28
+	CMPQ CX, $16
+	JLT tail
+one:
+	VMOVUPS (DI)(AX*4), Z0
+	VFMADD231PS Z28, Z31, Z0
+	VMOVUPS Z0, (DI)(AX*4)
+	VADDPS Z30, Z31, Z31
+	ADDQ $16, AX
+	SUBQ $16, CX
+	CMPQ CX, $16
+	JGE one
+tail:
+	TESTQ CX, CX
+	JEQ done
+	MOVL $1, DX
+	SHLL CX, DX
+	DECL DX
+	KMOVW DX, K1
+	VMOVUPS.Z (DI)(AX*4), K1, Z0
+	VFMADD231PS Z28, Z31, Z0
+	VMOVUPS Z0, K1, (DI)(AX*4)
+	VADDPS Z29, Z31, Z31
 done:
 	VZEROUPPER
 	RET
@@ -2686,7 +2790,7 @@ TEXT ·vecGLUSiLUAVX2(SB), NOSPLIT, $0-32
 	JLT tail
 one:
 	VMOVUPS (SI)(AX*4), Y0
-	VMULPS rowConst<>+448(SB), Y0, Y1
+	VMULPS rowConst<>+512(SB), Y0, Y1
 	VMOVUPS rowConst<>+64(SB), Y3
 	VMINPS Y1, Y3, Y2
 	VMOVUPS rowConst<>+96(SB), Y4
@@ -2730,7 +2834,7 @@ tail:
 	SUBQ CX, DX
 	VMOVUPS (DX), Y15
 	VMASKMOVPS (SI)(AX*4), Y15, Y0
-	VMULPS rowConst<>+448(SB), Y0, Y1
+	VMULPS rowConst<>+512(SB), Y0, Y1
 	VMOVUPS rowConst<>+64(SB), Y3
 	VMINPS Y1, Y3, Y2
 	VMOVUPS rowConst<>+96(SB), Y4
@@ -2773,7 +2877,7 @@ TEXT ·vecGLUSiLUAVX512(SB), NOSPLIT, $0-32
 	MOVQ gate+16(FP), SI
 	MOVQ up+24(FP), R8
 	XORL AX, AX
-	VBROADCASTSS rowConst<>+448(SB), Z31
+	VBROADCASTSS rowConst<>+512(SB), Z31
 	VBROADCASTSS rowConst<>+64(SB), Z30
 	VBROADCASTSS rowConst<>+96(SB), Z29
 	VBROADCASTSS rowConst<>+128(SB), Z28
@@ -2862,7 +2966,7 @@ TEXT ·vecGLUSiLUGradAVX2(SB), NOSPLIT, $0-48
 	JLT tail
 one:
 	VMOVUPS (R9)(AX*4), Y0
-	VMULPS rowConst<>+448(SB), Y0, Y1
+	VMULPS rowConst<>+512(SB), Y0, Y1
 	VMOVUPS rowConst<>+64(SB), Y3
 	VMINPS Y1, Y3, Y2
 	VMOVUPS rowConst<>+96(SB), Y4
@@ -2892,7 +2996,7 @@ one:
 	VADDPS rowConst<>+384(SB), Y5, Y3
 	VMOVUPS rowConst<>+384(SB), Y4
 	VDIVPS Y3, Y4, Y3
-	VMOVUPS rowConst<>+480(SB), Y6
+	VMOVUPS rowConst<>+544(SB), Y6
 	VMINPS Y5, Y6, Y4
 	VMULPS Y3, Y4, Y4
 	VMULPS Y3, Y0, Y1
@@ -2916,7 +3020,7 @@ tail:
 	SUBQ CX, DX
 	VMOVUPS (DX), Y15
 	VMASKMOVPS (R9)(AX*4), Y15, Y0
-	VMULPS rowConst<>+448(SB), Y0, Y1
+	VMULPS rowConst<>+512(SB), Y0, Y1
 	VMOVUPS rowConst<>+64(SB), Y3
 	VMINPS Y1, Y3, Y2
 	VMOVUPS rowConst<>+96(SB), Y4
@@ -2946,7 +3050,7 @@ tail:
 	VADDPS rowConst<>+384(SB), Y5, Y3
 	VMOVUPS rowConst<>+384(SB), Y4
 	VDIVPS Y3, Y4, Y3
-	VMOVUPS rowConst<>+480(SB), Y6
+	VMOVUPS rowConst<>+544(SB), Y6
 	VMINPS Y5, Y6, Y4
 	VMULPS Y3, Y4, Y4
 	VMULPS Y3, Y0, Y1
@@ -2971,7 +3075,7 @@ TEXT ·vecGLUSiLUGradAVX512(SB), NOSPLIT, $0-48
 	MOVQ gate+32(FP), R9
 	MOVQ up+40(FP), R10
 	XORL AX, AX
-	VBROADCASTSS rowConst<>+448(SB), Z31
+	VBROADCASTSS rowConst<>+512(SB), Z31
 	VBROADCASTSS rowConst<>+64(SB), Z30
 	VBROADCASTSS rowConst<>+96(SB), Z29
 	VBROADCASTSS rowConst<>+128(SB), Z28
@@ -2983,7 +3087,7 @@ TEXT ·vecGLUSiLUGradAVX512(SB), NOSPLIT, $0-48
 	VBROADCASTSS rowConst<>+320(SB), Z22
 	VBROADCASTSS rowConst<>+352(SB), Z21
 	VBROADCASTSS rowConst<>+384(SB), Z20
-	VBROADCASTSS rowConst<>+480(SB), Z19
+	VBROADCASTSS rowConst<>+544(SB), Z19
 	CMPQ CX, $16
 	JLT tail
 one:
@@ -3075,7 +3179,7 @@ TEXT ·vecGLUGELUAVX2(SB), NOSPLIT, $0-32
 	JLT tail
 one:
 	VMOVUPS (SI)(AX*4), Y0
-	VMULPS rowConst<>+512(SB), Y0, Y1
+	VMULPS rowConst<>+576(SB), Y0, Y1
 	VMULPS Y0, Y1, Y1
 	VMOVUPS rowConst<>+96(SB), Y3
 	VMAXPS Y1, Y3, Y2
@@ -3103,19 +3207,19 @@ one:
 	VANDNPS Y4, Y5, Y4
 	VPSLLD $1, Y0, Y2
 	VPSRLD $1, Y2, Y2
-	VMOVUPS rowConst<>+544(SB), Y3
+	VMOVUPS rowConst<>+608(SB), Y3
 	VFMADD213PS rowConst<>+384(SB), Y3, Y2
 	VMOVUPS rowConst<>+384(SB), Y3
 	VDIVPS Y2, Y3, Y2
-	VMOVUPS rowConst<>+608(SB), Y3
-	VFMADD231PS rowConst<>+576(SB), Y2, Y3
-	VFMADD213PS rowConst<>+640(SB), Y2, Y3
-	VFMADD213PS rowConst<>+672(SB), Y2, Y3
+	VMOVUPS rowConst<>+672(SB), Y3
+	VFMADD231PS rowConst<>+640(SB), Y2, Y3
 	VFMADD213PS rowConst<>+704(SB), Y2, Y3
 	VFMADD213PS rowConst<>+736(SB), Y2, Y3
 	VFMADD213PS rowConst<>+768(SB), Y2, Y3
 	VFMADD213PS rowConst<>+800(SB), Y2, Y3
 	VFMADD213PS rowConst<>+832(SB), Y2, Y3
+	VFMADD213PS rowConst<>+864(SB), Y2, Y3
+	VFMADD213PS rowConst<>+896(SB), Y2, Y3
 	VMULPS Y2, Y3, Y5
 	VMULPS Y4, Y5, Y5
 	VMOVUPS rowConst<>+384(SB), Y2
@@ -3137,7 +3241,7 @@ tail:
 	SUBQ CX, DX
 	VMOVUPS (DX), Y15
 	VMASKMOVPS (SI)(AX*4), Y15, Y0
-	VMULPS rowConst<>+512(SB), Y0, Y1
+	VMULPS rowConst<>+576(SB), Y0, Y1
 	VMULPS Y0, Y1, Y1
 	VMOVUPS rowConst<>+96(SB), Y3
 	VMAXPS Y1, Y3, Y2
@@ -3165,19 +3269,19 @@ tail:
 	VANDNPS Y4, Y5, Y4
 	VPSLLD $1, Y0, Y2
 	VPSRLD $1, Y2, Y2
-	VMOVUPS rowConst<>+544(SB), Y3
+	VMOVUPS rowConst<>+608(SB), Y3
 	VFMADD213PS rowConst<>+384(SB), Y3, Y2
 	VMOVUPS rowConst<>+384(SB), Y3
 	VDIVPS Y2, Y3, Y2
-	VMOVUPS rowConst<>+608(SB), Y3
-	VFMADD231PS rowConst<>+576(SB), Y2, Y3
-	VFMADD213PS rowConst<>+640(SB), Y2, Y3
-	VFMADD213PS rowConst<>+672(SB), Y2, Y3
+	VMOVUPS rowConst<>+672(SB), Y3
+	VFMADD231PS rowConst<>+640(SB), Y2, Y3
 	VFMADD213PS rowConst<>+704(SB), Y2, Y3
 	VFMADD213PS rowConst<>+736(SB), Y2, Y3
 	VFMADD213PS rowConst<>+768(SB), Y2, Y3
 	VFMADD213PS rowConst<>+800(SB), Y2, Y3
 	VFMADD213PS rowConst<>+832(SB), Y2, Y3
+	VFMADD213PS rowConst<>+864(SB), Y2, Y3
+	VFMADD213PS rowConst<>+896(SB), Y2, Y3
 	VMULPS Y2, Y3, Y5
 	VMULPS Y4, Y5, Y5
 	VMOVUPS rowConst<>+384(SB), Y2
@@ -3198,7 +3302,7 @@ TEXT ·vecGLUGELUAVX512(SB), NOSPLIT, $0-32
 	MOVQ gate+16(FP), SI
 	MOVQ up+24(FP), R8
 	XORL AX, AX
-	VBROADCASTSS rowConst<>+512(SB), Z31
+	VBROADCASTSS rowConst<>+576(SB), Z31
 	VBROADCASTSS rowConst<>+96(SB), Z30
 	VBROADCASTSS rowConst<>+128(SB), Z29
 	VBROADCASTSS rowConst<>+160(SB), Z28
@@ -3209,16 +3313,16 @@ TEXT ·vecGLUGELUAVX512(SB), NOSPLIT, $0-32
 	VBROADCASTSS rowConst<>+320(SB), Z23
 	VBROADCASTSS rowConst<>+352(SB), Z22
 	VBROADCASTSS rowConst<>+384(SB), Z21
-	VBROADCASTSS rowConst<>+544(SB), Z20
-	VBROADCASTSS rowConst<>+576(SB), Z19
-	VBROADCASTSS rowConst<>+608(SB), Z18
-	VBROADCASTSS rowConst<>+640(SB), Z17
-	VBROADCASTSS rowConst<>+672(SB), Z16
-	VBROADCASTSS rowConst<>+704(SB), Z15
-	VBROADCASTSS rowConst<>+736(SB), Z14
-	VBROADCASTSS rowConst<>+768(SB), Z13
-	VBROADCASTSS rowConst<>+800(SB), Z12
-	VBROADCASTSS rowConst<>+832(SB), Z11
+	VBROADCASTSS rowConst<>+608(SB), Z20
+	VBROADCASTSS rowConst<>+640(SB), Z19
+	VBROADCASTSS rowConst<>+672(SB), Z18
+	VBROADCASTSS rowConst<>+704(SB), Z17
+	VBROADCASTSS rowConst<>+736(SB), Z16
+	VBROADCASTSS rowConst<>+768(SB), Z15
+	VBROADCASTSS rowConst<>+800(SB), Z14
+	VBROADCASTSS rowConst<>+832(SB), Z13
+	VBROADCASTSS rowConst<>+864(SB), Z12
+	VBROADCASTSS rowConst<>+896(SB), Z11
 	CMPQ CX, $16
 	JLT tail
 one:
@@ -3330,7 +3434,7 @@ TEXT ·vecGLUGELUGradAVX2(SB), NOSPLIT, $0-48
 	JLT tail
 one:
 	VMOVUPS (R9)(AX*4), Y0
-	VMULPS rowConst<>+512(SB), Y0, Y1
+	VMULPS rowConst<>+576(SB), Y0, Y1
 	VMULPS Y0, Y1, Y1
 	VMOVUPS rowConst<>+96(SB), Y3
 	VMAXPS Y1, Y3, Y2
@@ -3358,26 +3462,26 @@ one:
 	VANDNPS Y4, Y5, Y4
 	VPSLLD $1, Y0, Y2
 	VPSRLD $1, Y2, Y2
-	VMOVUPS rowConst<>+544(SB), Y3
+	VMOVUPS rowConst<>+608(SB), Y3
 	VFMADD213PS rowConst<>+384(SB), Y3, Y2
 	VMOVUPS rowConst<>+384(SB), Y3
 	VDIVPS Y2, Y3, Y2
-	VMOVUPS rowConst<>+608(SB), Y3
-	VFMADD231PS rowConst<>+576(SB), Y2, Y3
-	VFMADD213PS rowConst<>+640(SB), Y2, Y3
-	VFMADD213PS rowConst<>+672(SB), Y2, Y3
+	VMOVUPS rowConst<>+672(SB), Y3
+	VFMADD231PS rowConst<>+640(SB), Y2, Y3
 	VFMADD213PS rowConst<>+704(SB), Y2, Y3
 	VFMADD213PS rowConst<>+736(SB), Y2, Y3
 	VFMADD213PS rowConst<>+768(SB), Y2, Y3
 	VFMADD213PS rowConst<>+800(SB), Y2, Y3
 	VFMADD213PS rowConst<>+832(SB), Y2, Y3
+	VFMADD213PS rowConst<>+864(SB), Y2, Y3
+	VFMADD213PS rowConst<>+896(SB), Y2, Y3
 	VMULPS Y2, Y3, Y5
 	VMULPS Y4, Y5, Y5
 	VMOVUPS rowConst<>+384(SB), Y2
 	VSUBPS Y5, Y2, Y1
 	VBLENDVPS Y0, Y5, Y1, Y1
 	VMULPS Y1, Y0, Y2
-	VMULPS rowConst<>+864(SB), Y4, Y4
+	VMULPS rowConst<>+928(SB), Y4, Y4
 	VFMADD231PS Y0, Y4, Y1
 	VMOVUPS (R8)(AX*4), Y3
 	VMOVUPS (R10)(AX*4), Y6
@@ -3398,7 +3502,7 @@ tail:
 	SUBQ CX, DX
 	VMOVUPS (DX), Y15
 	VMASKMOVPS (R9)(AX*4), Y15, Y0
-	VMULPS rowConst<>+512(SB), Y0, Y1
+	VMULPS rowConst<>+576(SB), Y0, Y1
 	VMULPS Y0, Y1, Y1
 	VMOVUPS rowConst<>+96(SB), Y3
 	VMAXPS Y1, Y3, Y2
@@ -3426,26 +3530,26 @@ tail:
 	VANDNPS Y4, Y5, Y4
 	VPSLLD $1, Y0, Y2
 	VPSRLD $1, Y2, Y2
-	VMOVUPS rowConst<>+544(SB), Y3
+	VMOVUPS rowConst<>+608(SB), Y3
 	VFMADD213PS rowConst<>+384(SB), Y3, Y2
 	VMOVUPS rowConst<>+384(SB), Y3
 	VDIVPS Y2, Y3, Y2
-	VMOVUPS rowConst<>+608(SB), Y3
-	VFMADD231PS rowConst<>+576(SB), Y2, Y3
-	VFMADD213PS rowConst<>+640(SB), Y2, Y3
-	VFMADD213PS rowConst<>+672(SB), Y2, Y3
+	VMOVUPS rowConst<>+672(SB), Y3
+	VFMADD231PS rowConst<>+640(SB), Y2, Y3
 	VFMADD213PS rowConst<>+704(SB), Y2, Y3
 	VFMADD213PS rowConst<>+736(SB), Y2, Y3
 	VFMADD213PS rowConst<>+768(SB), Y2, Y3
 	VFMADD213PS rowConst<>+800(SB), Y2, Y3
 	VFMADD213PS rowConst<>+832(SB), Y2, Y3
+	VFMADD213PS rowConst<>+864(SB), Y2, Y3
+	VFMADD213PS rowConst<>+896(SB), Y2, Y3
 	VMULPS Y2, Y3, Y5
 	VMULPS Y4, Y5, Y5
 	VMOVUPS rowConst<>+384(SB), Y2
 	VSUBPS Y5, Y2, Y1
 	VBLENDVPS Y0, Y5, Y1, Y1
 	VMULPS Y1, Y0, Y2
-	VMULPS rowConst<>+864(SB), Y4, Y4
+	VMULPS rowConst<>+928(SB), Y4, Y4
 	VFMADD231PS Y0, Y4, Y1
 	VMASKMOVPS (R8)(AX*4), Y15, Y3
 	VMASKMOVPS (R10)(AX*4), Y15, Y6
@@ -3467,7 +3571,7 @@ TEXT ·vecGLUGELUGradAVX512(SB), NOSPLIT, $0-48
 	MOVQ gate+32(FP), R9
 	MOVQ up+40(FP), R10
 	XORL AX, AX
-	VBROADCASTSS rowConst<>+512(SB), Z31
+	VBROADCASTSS rowConst<>+576(SB), Z31
 	VBROADCASTSS rowConst<>+96(SB), Z30
 	VBROADCASTSS rowConst<>+128(SB), Z29
 	VBROADCASTSS rowConst<>+160(SB), Z28
@@ -3478,17 +3582,17 @@ TEXT ·vecGLUGELUGradAVX512(SB), NOSPLIT, $0-48
 	VBROADCASTSS rowConst<>+320(SB), Z23
 	VBROADCASTSS rowConst<>+352(SB), Z22
 	VBROADCASTSS rowConst<>+384(SB), Z21
-	VBROADCASTSS rowConst<>+544(SB), Z20
-	VBROADCASTSS rowConst<>+576(SB), Z19
-	VBROADCASTSS rowConst<>+608(SB), Z18
-	VBROADCASTSS rowConst<>+640(SB), Z17
-	VBROADCASTSS rowConst<>+672(SB), Z16
-	VBROADCASTSS rowConst<>+704(SB), Z15
-	VBROADCASTSS rowConst<>+736(SB), Z14
-	VBROADCASTSS rowConst<>+768(SB), Z13
-	VBROADCASTSS rowConst<>+800(SB), Z12
-	VBROADCASTSS rowConst<>+832(SB), Z11
-	VBROADCASTSS rowConst<>+864(SB), Z10
+	VBROADCASTSS rowConst<>+608(SB), Z20
+	VBROADCASTSS rowConst<>+640(SB), Z19
+	VBROADCASTSS rowConst<>+672(SB), Z18
+	VBROADCASTSS rowConst<>+704(SB), Z17
+	VBROADCASTSS rowConst<>+736(SB), Z16
+	VBROADCASTSS rowConst<>+768(SB), Z15
+	VBROADCASTSS rowConst<>+800(SB), Z14
+	VBROADCASTSS rowConst<>+832(SB), Z13
+	VBROADCASTSS rowConst<>+864(SB), Z12
+	VBROADCASTSS rowConst<>+896(SB), Z11
+	VBROADCASTSS rowConst<>+928(SB), Z10
 	CMPQ CX, $16
 	JLT tail
 one:
@@ -3611,10 +3715,10 @@ TEXT ·vecGLUGELUTanhAVX2(SB), NOSPLIT, $0-32
 one:
 	VMOVUPS (SI)(AX*4), Y0
 	VMULPS Y0, Y0, Y1
-	VMOVUPS rowConst<>+928(SB), Y2
-	VFMADD231PS rowConst<>+896(SB), Y1, Y2
+	VMOVUPS rowConst<>+992(SB), Y2
+	VFMADD231PS rowConst<>+960(SB), Y1, Y2
 	VMULPS Y0, Y2, Y2
-	VMULPS rowConst<>+448(SB), Y2, Y3
+	VMULPS rowConst<>+512(SB), Y2, Y3
 	VMOVUPS rowConst<>+64(SB), Y5
 	VMINPS Y3, Y5, Y4
 	VMOVUPS rowConst<>+96(SB), Y6
@@ -3661,10 +3765,10 @@ tail:
 	VMOVUPS (DX), Y15
 	VMASKMOVPS (SI)(AX*4), Y15, Y0
 	VMULPS Y0, Y0, Y1
-	VMOVUPS rowConst<>+928(SB), Y2
-	VFMADD231PS rowConst<>+896(SB), Y1, Y2
+	VMOVUPS rowConst<>+992(SB), Y2
+	VFMADD231PS rowConst<>+960(SB), Y1, Y2
 	VMULPS Y0, Y2, Y2
-	VMULPS rowConst<>+448(SB), Y2, Y3
+	VMULPS rowConst<>+512(SB), Y2, Y3
 	VMOVUPS rowConst<>+64(SB), Y5
 	VMINPS Y3, Y5, Y4
 	VMOVUPS rowConst<>+96(SB), Y6
@@ -3709,9 +3813,9 @@ TEXT ·vecGLUGELUTanhAVX512(SB), NOSPLIT, $0-32
 	MOVQ gate+16(FP), SI
 	MOVQ up+24(FP), R8
 	XORL AX, AX
-	VBROADCASTSS rowConst<>+896(SB), Z31
-	VBROADCASTSS rowConst<>+928(SB), Z30
-	VBROADCASTSS rowConst<>+448(SB), Z29
+	VBROADCASTSS rowConst<>+960(SB), Z31
+	VBROADCASTSS rowConst<>+992(SB), Z30
+	VBROADCASTSS rowConst<>+512(SB), Z29
 	VBROADCASTSS rowConst<>+64(SB), Z28
 	VBROADCASTSS rowConst<>+96(SB), Z27
 	VBROADCASTSS rowConst<>+128(SB), Z26
@@ -3811,10 +3915,10 @@ TEXT ·vecGLUGELUTanhGradAVX2(SB), NOSPLIT, $0-48
 one:
 	VMOVUPS (R9)(AX*4), Y0
 	VMULPS Y0, Y0, Y1
-	VMOVUPS rowConst<>+928(SB), Y2
-	VFMADD231PS rowConst<>+896(SB), Y1, Y2
+	VMOVUPS rowConst<>+992(SB), Y2
+	VFMADD231PS rowConst<>+960(SB), Y1, Y2
 	VMULPS Y0, Y2, Y2
-	VMULPS rowConst<>+448(SB), Y2, Y3
+	VMULPS rowConst<>+512(SB), Y2, Y3
 	VMOVUPS rowConst<>+64(SB), Y5
 	VMINPS Y3, Y5, Y4
 	VMOVUPS rowConst<>+96(SB), Y6
@@ -3844,12 +3948,12 @@ one:
 	VADDPS rowConst<>+384(SB), Y7, Y5
 	VMOVUPS rowConst<>+384(SB), Y6
 	VDIVPS Y5, Y6, Y5
-	VMOVUPS rowConst<>+480(SB), Y8
+	VMOVUPS rowConst<>+544(SB), Y8
 	VMINPS Y7, Y8, Y6
 	VMULPS Y5, Y6, Y6
 	VMULPS Y5, Y0, Y3
-	VMOVUPS rowConst<>+960(SB), Y4
-	VFMADD213PS rowConst<>+928(SB), Y4, Y1
+	VMOVUPS rowConst<>+1024(SB), Y4
+	VFMADD213PS rowConst<>+992(SB), Y4, Y1
 	VMULPS Y3, Y6, Y6
 	VFMADD213PS Y5, Y1, Y6
 	VMOVUPS (R8)(AX*4), Y4
@@ -3872,10 +3976,10 @@ tail:
 	VMOVUPS (DX), Y15
 	VMASKMOVPS (R9)(AX*4), Y15, Y0
 	VMULPS Y0, Y0, Y1
-	VMOVUPS rowConst<>+928(SB), Y2
-	VFMADD231PS rowConst<>+896(SB), Y1, Y2
+	VMOVUPS rowConst<>+992(SB), Y2
+	VFMADD231PS rowConst<>+960(SB), Y1, Y2
 	VMULPS Y0, Y2, Y2
-	VMULPS rowConst<>+448(SB), Y2, Y3
+	VMULPS rowConst<>+512(SB), Y2, Y3
 	VMOVUPS rowConst<>+64(SB), Y5
 	VMINPS Y3, Y5, Y4
 	VMOVUPS rowConst<>+96(SB), Y6
@@ -3905,12 +4009,12 @@ tail:
 	VADDPS rowConst<>+384(SB), Y7, Y5
 	VMOVUPS rowConst<>+384(SB), Y6
 	VDIVPS Y5, Y6, Y5
-	VMOVUPS rowConst<>+480(SB), Y8
+	VMOVUPS rowConst<>+544(SB), Y8
 	VMINPS Y7, Y8, Y6
 	VMULPS Y5, Y6, Y6
 	VMULPS Y5, Y0, Y3
-	VMOVUPS rowConst<>+960(SB), Y4
-	VFMADD213PS rowConst<>+928(SB), Y4, Y1
+	VMOVUPS rowConst<>+1024(SB), Y4
+	VFMADD213PS rowConst<>+992(SB), Y4, Y1
 	VMULPS Y3, Y6, Y6
 	VFMADD213PS Y5, Y1, Y6
 	VMASKMOVPS (R8)(AX*4), Y15, Y4
@@ -3933,9 +4037,9 @@ TEXT ·vecGLUGELUTanhGradAVX512(SB), NOSPLIT, $0-48
 	MOVQ gate+32(FP), R9
 	MOVQ up+40(FP), R10
 	XORL AX, AX
-	VBROADCASTSS rowConst<>+896(SB), Z31
-	VBROADCASTSS rowConst<>+928(SB), Z30
-	VBROADCASTSS rowConst<>+448(SB), Z29
+	VBROADCASTSS rowConst<>+960(SB), Z31
+	VBROADCASTSS rowConst<>+992(SB), Z30
+	VBROADCASTSS rowConst<>+512(SB), Z29
 	VBROADCASTSS rowConst<>+64(SB), Z28
 	VBROADCASTSS rowConst<>+96(SB), Z27
 	VBROADCASTSS rowConst<>+128(SB), Z26
@@ -3947,8 +4051,8 @@ TEXT ·vecGLUGELUTanhGradAVX512(SB), NOSPLIT, $0-48
 	VBROADCASTSS rowConst<>+320(SB), Z20
 	VBROADCASTSS rowConst<>+352(SB), Z19
 	VBROADCASTSS rowConst<>+384(SB), Z18
-	VBROADCASTSS rowConst<>+480(SB), Z17
-	VBROADCASTSS rowConst<>+960(SB), Z16
+	VBROADCASTSS rowConst<>+544(SB), Z17
+	VBROADCASTSS rowConst<>+1024(SB), Z16
 	CMPQ CX, $16
 	JLT tail
 one:
@@ -4313,10 +4417,10 @@ TEXT ·vecNarrowBF16AVX2(SB), NOSPLIT, $0-24
 many:
 	VMOVUPS (SI)(AX*4), Y0
 	VPSRLD $16, Y0, Y1
-	VPOR rowConst<>+992(SB), Y1, Y2
-	VPAND rowConst<>+1024(SB), Y1, Y1
+	VPOR rowConst<>+1056(SB), Y1, Y2
+	VPAND rowConst<>+1088(SB), Y1, Y1
 	VCMPPS $3, Y0, Y0, Y3
-	VPADDD rowConst<>+1056(SB), Y1, Y1
+	VPADDD rowConst<>+1120(SB), Y1, Y1
 	VPADDD Y0, Y1, Y1
 	VPSRLD $16, Y1, Y1
 	VBLENDVPS Y3, Y2, Y1, Y1
@@ -4325,10 +4429,10 @@ many:
 	VMOVDQU X1, (DI)(AX*2)
 	VMOVUPS 32(SI)(AX*4), Y0
 	VPSRLD $16, Y0, Y1
-	VPOR rowConst<>+992(SB), Y1, Y2
-	VPAND rowConst<>+1024(SB), Y1, Y1
+	VPOR rowConst<>+1056(SB), Y1, Y2
+	VPAND rowConst<>+1088(SB), Y1, Y1
 	VCMPPS $3, Y0, Y0, Y3
-	VPADDD rowConst<>+1056(SB), Y1, Y1
+	VPADDD rowConst<>+1120(SB), Y1, Y1
 	VPADDD Y0, Y1, Y1
 	VPSRLD $16, Y1, Y1
 	VBLENDVPS Y3, Y2, Y1, Y1
@@ -4345,10 +4449,10 @@ single:
 one:
 	VMOVUPS (SI)(AX*4), Y0
 	VPSRLD $16, Y0, Y1
-	VPOR rowConst<>+992(SB), Y1, Y2
-	VPAND rowConst<>+1024(SB), Y1, Y1
+	VPOR rowConst<>+1056(SB), Y1, Y2
+	VPAND rowConst<>+1088(SB), Y1, Y1
 	VCMPPS $3, Y0, Y0, Y3
-	VPADDD rowConst<>+1056(SB), Y1, Y1
+	VPADDD rowConst<>+1120(SB), Y1, Y1
 	VPADDD Y0, Y1, Y1
 	VPSRLD $16, Y1, Y1
 	VBLENDVPS Y3, Y2, Y1, Y1
@@ -4369,9 +4473,9 @@ TEXT ·vecNarrowBF16AVX512(SB), NOSPLIT, $0-24
 	MOVQ dst+8(FP), DI
 	MOVQ src+16(FP), SI
 	XORL AX, AX
-	VBROADCASTSS rowConst<>+992(SB), Z31
-	VBROADCASTSS rowConst<>+1024(SB), Z30
-	VBROADCASTSS rowConst<>+1056(SB), Z29
+	VBROADCASTSS rowConst<>+1056(SB), Z31
+	VBROADCASTSS rowConst<>+1088(SB), Z30
+	VBROADCASTSS rowConst<>+1120(SB), Z29
 	CMPQ CX, $32
 	JLT single
 many:

@@ -79,6 +79,19 @@ func vecAxpy(y []float32, x []float32, f float32) {
 //go:noescape
 func vecAxpyNEON(n int, y *float32, x *float32, f float32)
 
+// vecRamp sets x[i] = x[i] + (from + i)·slope.
+func vecRamp(x []float32, from float32, slope float32) {
+	n := len(x)
+	if n == 0 || simdLevel == simdGeneric {
+		vecRampGeneric(x, from, slope)
+		return
+	}
+	vecRampNEON(n, &x[0], from, slope)
+}
+
+//go:noescape
+func vecRampNEON(n int, x *float32, from float32, slope float32)
+
 // vecAdd sets y = a + b. y may be a or b.
 func vecAdd(y []float32, a []float32, b []float32) {
 	n := len(y)

@@ -58,87 +58,109 @@ DATA rowConst<>+208(SB)/4, $0x0000007f
 DATA rowConst<>+212(SB)/4, $0x0000007f
 DATA rowConst<>+216(SB)/4, $0x0000007f
 DATA rowConst<>+220(SB)/4, $0x0000007f
-DATA rowConst<>+224(SB)/4, $0xbf800000
-DATA rowConst<>+228(SB)/4, $0xbf800000
-DATA rowConst<>+232(SB)/4, $0xbf800000
-DATA rowConst<>+236(SB)/4, $0xbf800000
-DATA rowConst<>+240(SB)/4, $0x7e967699
-DATA rowConst<>+244(SB)/4, $0x7e967699
-DATA rowConst<>+248(SB)/4, $0x7e967699
-DATA rowConst<>+252(SB)/4, $0x7e967699
-DATA rowConst<>+256(SB)/4, $0xbf000000
-DATA rowConst<>+260(SB)/4, $0xbf000000
-DATA rowConst<>+264(SB)/4, $0xbf000000
-DATA rowConst<>+268(SB)/4, $0xbf000000
-DATA rowConst<>+272(SB)/4, $0x3eb504f3
-DATA rowConst<>+276(SB)/4, $0x3eb504f3
-DATA rowConst<>+280(SB)/4, $0x3eb504f3
-DATA rowConst<>+284(SB)/4, $0x3eb504f3
-DATA rowConst<>+288(SB)/4, $0xbcf1374b
-DATA rowConst<>+292(SB)/4, $0xbcf1374b
-DATA rowConst<>+296(SB)/4, $0xbcf1374b
-DATA rowConst<>+300(SB)/4, $0xbcf1374b
-DATA rowConst<>+304(SB)/4, $0x3e11414a
-DATA rowConst<>+308(SB)/4, $0x3e11414a
-DATA rowConst<>+312(SB)/4, $0x3e11414a
-DATA rowConst<>+316(SB)/4, $0x3e11414a
-DATA rowConst<>+320(SB)/4, $0xbe788405
-DATA rowConst<>+324(SB)/4, $0xbe788405
-DATA rowConst<>+328(SB)/4, $0xbe788405
-DATA rowConst<>+332(SB)/4, $0xbe788405
-DATA rowConst<>+336(SB)/4, $0x3e0d4cca
-DATA rowConst<>+340(SB)/4, $0x3e0d4cca
-DATA rowConst<>+344(SB)/4, $0x3e0d4cca
-DATA rowConst<>+348(SB)/4, $0x3e0d4cca
-DATA rowConst<>+352(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+356(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+360(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+364(SB)/4, $0xbc4e3f0e
-DATA rowConst<>+368(SB)/4, $0x3dceeb45
-DATA rowConst<>+372(SB)/4, $0x3dceeb45
-DATA rowConst<>+376(SB)/4, $0x3dceeb45
-DATA rowConst<>+380(SB)/4, $0x3dceeb45
-DATA rowConst<>+384(SB)/4, $0x3df91972
-DATA rowConst<>+388(SB)/4, $0x3df91972
-DATA rowConst<>+392(SB)/4, $0x3df91972
-DATA rowConst<>+396(SB)/4, $0x3df91972
-DATA rowConst<>+400(SB)/4, $0x3e1090a2
-DATA rowConst<>+404(SB)/4, $0x3e1090a2
-DATA rowConst<>+408(SB)/4, $0x3e1090a2
-DATA rowConst<>+412(SB)/4, $0x3e1090a2
-DATA rowConst<>+416(SB)/4, $0x3e106dcc
-DATA rowConst<>+420(SB)/4, $0x3e106dcc
-DATA rowConst<>+424(SB)/4, $0x3e106dcc
-DATA rowConst<>+428(SB)/4, $0x3e106dcc
-DATA rowConst<>+432(SB)/4, $0x3ecc422a
-DATA rowConst<>+436(SB)/4, $0x3ecc422a
-DATA rowConst<>+440(SB)/4, $0x3ecc422a
-DATA rowConst<>+444(SB)/4, $0x3ecc422a
-DATA rowConst<>+448(SB)/4, $0x3d922279
-DATA rowConst<>+452(SB)/4, $0x3d922279
-DATA rowConst<>+456(SB)/4, $0x3d922279
-DATA rowConst<>+460(SB)/4, $0x3d922279
-DATA rowConst<>+464(SB)/4, $0x3fcc422a
-DATA rowConst<>+468(SB)/4, $0x3fcc422a
-DATA rowConst<>+472(SB)/4, $0x3fcc422a
-DATA rowConst<>+476(SB)/4, $0x3fcc422a
-DATA rowConst<>+480(SB)/4, $0x3e5b33b6
-DATA rowConst<>+484(SB)/4, $0x3e5b33b6
-DATA rowConst<>+488(SB)/4, $0x3e5b33b6
-DATA rowConst<>+492(SB)/4, $0x3e5b33b6
-DATA rowConst<>+496(SB)/4, $0x00000040
-DATA rowConst<>+500(SB)/4, $0x00000040
-DATA rowConst<>+504(SB)/4, $0x00000040
-DATA rowConst<>+508(SB)/4, $0x00000040
-DATA rowConst<>+512(SB)/4, $0x00000001
-DATA rowConst<>+516(SB)/4, $0x00000001
-DATA rowConst<>+520(SB)/4, $0x00000001
-DATA rowConst<>+524(SB)/4, $0x00000001
-DATA rowConst<>+528(SB)/4, $0x00007fff
-DATA rowConst<>+532(SB)/4, $0x00007fff
-DATA rowConst<>+536(SB)/4, $0x00007fff
-DATA rowConst<>+540(SB)/4, $0x00007fff
-GLOBL rowConst<>(SB), RODATA|NOPTR, $544
+DATA rowConst<>+224(SB)/4, $0x40800000
+DATA rowConst<>+228(SB)/4, $0x40800000
+DATA rowConst<>+232(SB)/4, $0x40800000
+DATA rowConst<>+236(SB)/4, $0x40800000
+DATA rowConst<>+240(SB)/4, $0xbf800000
+DATA rowConst<>+244(SB)/4, $0xbf800000
+DATA rowConst<>+248(SB)/4, $0xbf800000
+DATA rowConst<>+252(SB)/4, $0xbf800000
+DATA rowConst<>+256(SB)/4, $0x7e967699
+DATA rowConst<>+260(SB)/4, $0x7e967699
+DATA rowConst<>+264(SB)/4, $0x7e967699
+DATA rowConst<>+268(SB)/4, $0x7e967699
+DATA rowConst<>+272(SB)/4, $0xbf000000
+DATA rowConst<>+276(SB)/4, $0xbf000000
+DATA rowConst<>+280(SB)/4, $0xbf000000
+DATA rowConst<>+284(SB)/4, $0xbf000000
+DATA rowConst<>+288(SB)/4, $0x3eb504f3
+DATA rowConst<>+292(SB)/4, $0x3eb504f3
+DATA rowConst<>+296(SB)/4, $0x3eb504f3
+DATA rowConst<>+300(SB)/4, $0x3eb504f3
+DATA rowConst<>+304(SB)/4, $0xbcf1374b
+DATA rowConst<>+308(SB)/4, $0xbcf1374b
+DATA rowConst<>+312(SB)/4, $0xbcf1374b
+DATA rowConst<>+316(SB)/4, $0xbcf1374b
+DATA rowConst<>+320(SB)/4, $0x3e11414a
+DATA rowConst<>+324(SB)/4, $0x3e11414a
+DATA rowConst<>+328(SB)/4, $0x3e11414a
+DATA rowConst<>+332(SB)/4, $0x3e11414a
+DATA rowConst<>+336(SB)/4, $0xbe788405
+DATA rowConst<>+340(SB)/4, $0xbe788405
+DATA rowConst<>+344(SB)/4, $0xbe788405
+DATA rowConst<>+348(SB)/4, $0xbe788405
+DATA rowConst<>+352(SB)/4, $0x3e0d4cca
+DATA rowConst<>+356(SB)/4, $0x3e0d4cca
+DATA rowConst<>+360(SB)/4, $0x3e0d4cca
+DATA rowConst<>+364(SB)/4, $0x3e0d4cca
+DATA rowConst<>+368(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+372(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+376(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+380(SB)/4, $0xbc4e3f0e
+DATA rowConst<>+384(SB)/4, $0x3dceeb45
+DATA rowConst<>+388(SB)/4, $0x3dceeb45
+DATA rowConst<>+392(SB)/4, $0x3dceeb45
+DATA rowConst<>+396(SB)/4, $0x3dceeb45
+DATA rowConst<>+400(SB)/4, $0x3df91972
+DATA rowConst<>+404(SB)/4, $0x3df91972
+DATA rowConst<>+408(SB)/4, $0x3df91972
+DATA rowConst<>+412(SB)/4, $0x3df91972
+DATA rowConst<>+416(SB)/4, $0x3e1090a2
+DATA rowConst<>+420(SB)/4, $0x3e1090a2
+DATA rowConst<>+424(SB)/4, $0x3e1090a2
+DATA rowConst<>+428(SB)/4, $0x3e1090a2
+DATA rowConst<>+432(SB)/4, $0x3e106dcc
+DATA rowConst<>+436(SB)/4, $0x3e106dcc
+DATA rowConst<>+440(SB)/4, $0x3e106dcc
+DATA rowConst<>+444(SB)/4, $0x3e106dcc
+DATA rowConst<>+448(SB)/4, $0x3ecc422a
+DATA rowConst<>+452(SB)/4, $0x3ecc422a
+DATA rowConst<>+456(SB)/4, $0x3ecc422a
+DATA rowConst<>+460(SB)/4, $0x3ecc422a
+DATA rowConst<>+464(SB)/4, $0x3d922279
+DATA rowConst<>+468(SB)/4, $0x3d922279
+DATA rowConst<>+472(SB)/4, $0x3d922279
+DATA rowConst<>+476(SB)/4, $0x3d922279
+DATA rowConst<>+480(SB)/4, $0x3fcc422a
+DATA rowConst<>+484(SB)/4, $0x3fcc422a
+DATA rowConst<>+488(SB)/4, $0x3fcc422a
+DATA rowConst<>+492(SB)/4, $0x3fcc422a
+DATA rowConst<>+496(SB)/4, $0x3e5b33b6
+DATA rowConst<>+500(SB)/4, $0x3e5b33b6
+DATA rowConst<>+504(SB)/4, $0x3e5b33b6
+DATA rowConst<>+508(SB)/4, $0x3e5b33b6
+DATA rowConst<>+512(SB)/4, $0x00000040
+DATA rowConst<>+516(SB)/4, $0x00000040
+DATA rowConst<>+520(SB)/4, $0x00000040
+DATA rowConst<>+524(SB)/4, $0x00000040
+DATA rowConst<>+528(SB)/4, $0x00000001
+DATA rowConst<>+532(SB)/4, $0x00000001
+DATA rowConst<>+536(SB)/4, $0x00000001
+DATA rowConst<>+540(SB)/4, $0x00000001
+DATA rowConst<>+544(SB)/4, $0x00007fff
+DATA rowConst<>+548(SB)/4, $0x00007fff
+DATA rowConst<>+552(SB)/4, $0x00007fff
+DATA rowConst<>+556(SB)/4, $0x00007fff
+GLOBL rowConst<>(SB), RODATA|NOPTR, $560
+
+DATA rowLane<>+0(SB)/4, $0x00000000
+DATA rowLane<>+4(SB)/4, $0x3f800000
+DATA rowLane<>+8(SB)/4, $0x40000000
+DATA rowLane<>+12(SB)/4, $0x40400000
+DATA rowLane<>+16(SB)/4, $0x40800000
+DATA rowLane<>+20(SB)/4, $0x40a00000
+DATA rowLane<>+24(SB)/4, $0x40c00000
+DATA rowLane<>+28(SB)/4, $0x40e00000
+DATA rowLane<>+32(SB)/4, $0x41000000
+DATA rowLane<>+36(SB)/4, $0x41100000
+DATA rowLane<>+40(SB)/4, $0x41200000
+DATA rowLane<>+44(SB)/4, $0x41300000
+DATA rowLane<>+48(SB)/4, $0x41400000
+DATA rowLane<>+52(SB)/4, $0x41500000
+DATA rowLane<>+56(SB)/4, $0x41600000
+DATA rowLane<>+60(SB)/4, $0x41700000
+GLOBL rowLane<>(SB), RODATA|NOPTR, $64
 
 // func vecMaxNEON(n int, x *float32) (ret float32)
 TEXT ·vecMaxNEON(SB), NOSPLIT, $0-20
@@ -604,6 +626,46 @@ lane:
 	FMOVS F2, (R0)
 	ADD $4, R0
 	ADD $4, R1
+	SUB $1, R8
+	CMP $1, R8
+	BGE lane
+done:
+	RET
+
+// func vecRampNEON(n int, x *float32, from float32, slope float32)
+TEXT ·vecRampNEON(SB), NOSPLIT, $0-24
+	MOVD n+0(FP), R8
+	MOVD x+8(FP), R0
+	MOVD $rowConst<>(SB), R9
+	FMOVS from+16(FP), F31
+	VDUP V31.S[0], V31.S4
+	MOVD $rowLane<>(SB), R10
+	FMOVQ (R10), F0
+	WORD $0x4E20D7FF
+	FMOVQ 224(R9), F30
+	FMOVQ 192(R9), F29
+	FMOVS slope+20(FP), F28
+	VDUP V28.S[0], V28.S4
+	CMP $4, R8
+	BLT tail
+one:
+	FMOVQ 0(R0), F0
+	WORD $0x4E3CCFE0
+	FMOVQ F0, 0(R0)
+	WORD $0x4E3ED7FF
+	ADD $16, R0
+	SUB $4, R8
+	CMP $4, R8
+	BGE one
+tail:
+	CMP $1, R8
+	BLT done
+lane:
+	FMOVS (R0), F0
+	WORD $0x4E3CCFE0
+	FMOVS F0, (R0)
+	WORD $0x4E3DD7FF
+	ADD $4, R0
 	SUB $1, R8
 	CMP $1, R8
 	BGE lane
@@ -1472,7 +1534,7 @@ TEXT ·vecGLUSiLUNEON(SB), NOSPLIT, $0-32
 	MOVD gate+16(FP), R1
 	MOVD up+24(FP), R2
 	MOVD $rowConst<>(SB), R9
-	FMOVQ 224(R9), F31
+	FMOVQ 240(R9), F31
 	FMOVQ 32(R9), F30
 	FMOVQ 48(R9), F29
 	FMOVQ 64(R9), F28
@@ -1598,7 +1660,7 @@ TEXT ·vecGLUSiLUGradNEON(SB), NOSPLIT, $0-48
 	MOVD gate+32(FP), R3
 	MOVD up+40(FP), R4
 	MOVD $rowConst<>(SB), R9
-	FMOVQ 224(R9), F31
+	FMOVQ 240(R9), F31
 	FMOVQ 32(R9), F30
 	FMOVQ 48(R9), F29
 	FMOVQ 64(R9), F28
@@ -1611,7 +1673,7 @@ TEXT ·vecGLUSiLUGradNEON(SB), NOSPLIT, $0-48
 	FMOVQ 176(R9), F21
 	FMOVQ 192(R9), F20
 	FMOVQ 208(R9), F19
-	FMOVQ 240(R9), F18
+	FMOVQ 256(R9), F18
 	CMP $4, R8
 	BLT tail
 one:
@@ -1747,7 +1809,7 @@ TEXT ·vecGLUGELUNEON(SB), NOSPLIT, $0-32
 	MOVD gate+16(FP), R1
 	MOVD up+24(FP), R2
 	MOVD $rowConst<>(SB), R9
-	FMOVQ 256(R9), F31
+	FMOVQ 272(R9), F31
 	FMOVQ 48(R9), F30
 	FMOVQ 64(R9), F29
 	FMOVQ 80(R9), F28
@@ -1759,16 +1821,16 @@ TEXT ·vecGLUGELUNEON(SB), NOSPLIT, $0-32
 	FMOVQ 176(R9), F22
 	FMOVQ 192(R9), F21
 	FMOVQ 208(R9), F20
-	FMOVQ 272(R9), F19
-	FMOVQ 288(R9), F18
-	FMOVQ 304(R9), F17
-	FMOVQ 320(R9), F16
-	FMOVQ 336(R9), F15
-	FMOVQ 352(R9), F14
-	FMOVQ 368(R9), F13
-	FMOVQ 384(R9), F12
-	FMOVQ 400(R9), F11
-	FMOVQ 416(R9), F10
+	FMOVQ 288(R9), F19
+	FMOVQ 304(R9), F18
+	FMOVQ 320(R9), F17
+	FMOVQ 336(R9), F16
+	FMOVQ 352(R9), F15
+	FMOVQ 368(R9), F14
+	FMOVQ 384(R9), F13
+	FMOVQ 400(R9), F12
+	FMOVQ 416(R9), F11
+	FMOVQ 432(R9), F10
 	CMP $4, R8
 	BLT tail
 one:
@@ -1948,7 +2010,7 @@ TEXT ·vecGLUGELUGradNEON(SB), NOSPLIT, $0-48
 	MOVD gate+32(FP), R3
 	MOVD up+40(FP), R4
 	MOVD $rowConst<>(SB), R9
-	FMOVQ 256(R9), F31
+	FMOVQ 272(R9), F31
 	FMOVQ 48(R9), F30
 	FMOVQ 64(R9), F29
 	FMOVQ 80(R9), F28
@@ -1960,17 +2022,17 @@ TEXT ·vecGLUGELUGradNEON(SB), NOSPLIT, $0-48
 	FMOVQ 176(R9), F22
 	FMOVQ 192(R9), F21
 	FMOVQ 208(R9), F20
-	FMOVQ 272(R9), F19
-	FMOVQ 288(R9), F18
-	FMOVQ 304(R9), F17
-	FMOVQ 320(R9), F16
-	FMOVQ 336(R9), F15
-	FMOVQ 352(R9), F14
-	FMOVQ 368(R9), F13
-	FMOVQ 384(R9), F12
-	FMOVQ 400(R9), F11
-	FMOVQ 416(R9), F10
-	FMOVQ 432(R9), F9
+	FMOVQ 288(R9), F19
+	FMOVQ 304(R9), F18
+	FMOVQ 320(R9), F17
+	FMOVQ 336(R9), F16
+	FMOVQ 352(R9), F15
+	FMOVQ 368(R9), F14
+	FMOVQ 384(R9), F13
+	FMOVQ 400(R9), F12
+	FMOVQ 416(R9), F11
+	FMOVQ 432(R9), F10
+	FMOVQ 448(R9), F9
 	CMP $4, R8
 	BLT tail
 one:
@@ -2164,9 +2226,9 @@ TEXT ·vecGLUGELUTanhNEON(SB), NOSPLIT, $0-32
 	MOVD gate+16(FP), R1
 	MOVD up+24(FP), R2
 	MOVD $rowConst<>(SB), R9
-	FMOVQ 448(R9), F31
-	FMOVQ 464(R9), F30
-	FMOVQ 224(R9), F29
+	FMOVQ 464(R9), F31
+	FMOVQ 480(R9), F30
+	FMOVQ 240(R9), F29
 	FMOVQ 32(R9), F28
 	FMOVQ 48(R9), F27
 	FMOVQ 64(R9), F26
@@ -2302,9 +2364,9 @@ TEXT ·vecGLUGELUTanhGradNEON(SB), NOSPLIT, $0-48
 	MOVD gate+32(FP), R3
 	MOVD up+40(FP), R4
 	MOVD $rowConst<>(SB), R9
-	FMOVQ 448(R9), F31
-	FMOVQ 464(R9), F30
-	FMOVQ 224(R9), F29
+	FMOVQ 464(R9), F31
+	FMOVQ 480(R9), F30
+	FMOVQ 240(R9), F29
 	FMOVQ 32(R9), F28
 	FMOVQ 48(R9), F27
 	FMOVQ 64(R9), F26
@@ -2317,8 +2379,8 @@ TEXT ·vecGLUGELUTanhGradNEON(SB), NOSPLIT, $0-48
 	FMOVQ 176(R9), F19
 	FMOVQ 192(R9), F18
 	FMOVQ 208(R9), F17
-	FMOVQ 240(R9), F16
-	FMOVQ 480(R9), F15
+	FMOVQ 256(R9), F16
+	FMOVQ 496(R9), F15
 	CMP $4, R8
 	BLT tail
 one:
@@ -2611,9 +2673,9 @@ TEXT ·vecNarrowBF16NEON(SB), NOSPLIT, $0-24
 	MOVD dst+8(FP), R0
 	MOVD src+16(FP), R1
 	MOVD $rowConst<>(SB), R9
-	FMOVQ 496(R9), F31
-	FMOVQ 512(R9), F30
-	FMOVQ 528(R9), F29
+	FMOVQ 512(R9), F31
+	FMOVQ 528(R9), F30
+	FMOVQ 544(R9), F29
 	CMP $8, R8
 	BLT single
 many:

@@ -34,6 +34,11 @@ func vecAxpy(y []float32, x []float32, f float32) {
 	vecAxpyGeneric(y, x, f)
 }
 
+// vecRamp sets x[i] = x[i] + (from + i)·slope.
+func vecRamp(x []float32, from float32, slope float32) {
+	vecRampGeneric(x, from, slope)
+}
+
 // vecAdd sets y = a + b. y may be a or b.
 func vecAdd(y []float32, a []float32, b []float32) {
 	vecAddGeneric(y, a, b)

@@ -55,6 +55,12 @@ func vecAxpyGeneric(y, x []float32, f float32) {
 	}
 }
 
+func vecRampGeneric(x []float32, from, slope float32) {
+	for i := range x {
+		x[i] += (from + float32(i)) * slope
+	}
+}
+
 func vecAddGeneric(y, a, b []float32) {
 	a, b = a[:len(y)], b[:len(y)]
 	for i := range y {

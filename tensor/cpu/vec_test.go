@@ -163,6 +163,13 @@ func vecCases() []vecCase {
 			perElement(func(x []float64) { x[0] = (x[0] - 0.5) * 1.5 })},
 		{"Axpy", 2, none(func(v [][]float32) { vecAxpy(v[0], v[1], -2.5) }),
 			perElement(func(x []float64) { x[0] += -2.5 * x[1] })},
+		{"Ramp", 1, none(func(v [][]float32) { vecRamp(v[0], -700, 0.0625) }),
+			func(v [][]float64) (float64, float64) {
+				for i := range v[0] {
+					v[0][i] += float64(i-700) * 0.0625
+				}
+				return 0, 0
+			}},
 		{"Add", 3, none(func(v [][]float32) { vecAdd(v[0], v[1], v[2]) }),
 			perElement(func(x []float64) { x[0] = x[1] + x[2] })},
 		{"Dot", 2, func(v [][]float32) float64 { return float64(vecDot(v[0], v[1])) },

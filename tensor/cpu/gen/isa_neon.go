@@ -117,6 +117,14 @@ func (neonVectors) arg(e *rowEmitter, name string, r operand) {
 	})
 }
 
+func (b neonVectors) countFrom(e *rowEmitter, r operand) {
+	defer e.scope()()
+	t := e.tmp()
+	e.ins("MOVD $rowLane<>(SB), R10")
+	e.ins("FMOVQ (R10), F%d", t.reg)
+	neonWord(e, neonFADD, r.reg, r.reg, t.reg)
+}
+
 func (b neonVectors) load(e *rowEmitter, d operand, ptr string, u int) {
 	if e.tail {
 		e.ins("FMOVS (%s), F%d", b.pointer(e.k, ptr), d.reg)

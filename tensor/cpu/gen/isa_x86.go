@@ -154,6 +154,10 @@ func (x *x86Vectors) arg(e *rowEmitter, name string, r operand) {
 	e.inPre(func() { e.ins("VBROADCASTSS %s+%d(FP), %s", name, e.k.offset(name), x.r(r)) })
 }
 
+func (x *x86Vectors) countFrom(e *rowEmitter, r operand) {
+	e.ins("VADDPS rowLane<>(SB), %s, %s", x.r(r), x.r(r))
+}
+
 func (x *x86Vectors) load(e *rowEmitter, d operand, ptr string, u int) {
 	a := x.addr(e, ptr, u)
 	switch {

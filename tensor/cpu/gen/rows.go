@@ -191,6 +191,17 @@ func rowKernels() []*rowKernel {
 				f := e.argument("f")
 				e.each(4, func(u int) { e.Store("y", u, e.FMA(e.Load("x", u), f, e.Load("y", u))) })
 			}},
+		{name: "vecRamp", params: withFloats(p32("x"), "from", "slope"), doc: "sets x[i] = x[i] + (from + i)·slope.",
+			body: func(e *rowEmitter) {
+				at, step := e.counter("from")
+				slope := e.argument("slope")
+				e.each(1, func(u int) {
+					x := e.Load("x", u)
+					e.fma(e, x, at, slope, x)
+					e.Store("x", u, x)
+					step()
+				})
+			}},
 		{name: "vecAdd", params: p32("y", "a", "b"), doc: "sets y = a + b. y may be a or b.",
 			body: func(e *rowEmitter) {
 				e.each(4, func(u int) { e.Store("y", u, e.Add(e.Load("a", u), e.Load("b", u))) })
