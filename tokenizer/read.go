@@ -215,6 +215,7 @@ func readNormalizer(raw []byte, at string, depth int) (normalizer, error) {
 		Content    *string         `json:"content"`
 		StripLeft  *bool           `json:"strip_left"`
 		StripRight *bool           `json:"strip_right"`
+		Charsmap   json.RawMessage `json:"precompiled_charsmap"`
 	}
 	if err := decodeField(raw, at, &c); err != nil {
 		return nil, err
@@ -254,6 +255,8 @@ func readNormalizer(raw []byte, at string, depth int) (normalizer, error) {
 		return stripAccentsNormalizer{}, nil
 	case "ByteLevel":
 		return byteLevelNormalizer{}, nil
+	case "Precompiled":
+		return readPrecompiled(c.Charsmap, at)
 	}
 	return nil, unsupported(at, kind)
 }

@@ -37,6 +37,10 @@ func (t *Tokenizer) readModel(raw []byte) error {
 		if err := decodeField(fields[f.key], "model."+f.key, f.to); err != nil {
 			return err
 		}
+		if kind == "Unigram" {
+			t.model, err = readUnigram(fields)
+			return err
+		}
 		if f.key == "type" && kind != "BPE" {
 			return unsupported("model", kind) // other models' fields mean other things
 		}
