@@ -153,6 +153,45 @@ func TestSuiteFindsMistakes(t *testing.T) {
 		{"Accumulate ignored", "RMSNormBackward", "DX[", func(ops *tensor.Ops) {
 			ops.RMSNormBackward = func(a tensor.RMSNormBackward) { a.Accumulate = false; good.RMSNormBackward(a) }
 		}},
+		{"the variance around 0", "LayerNorm", "[", func(ops *tensor.Ops) {
+			ops.LayerNorm = func(a tensor.LayerNorm) {
+				good.LayerNorm(a)
+				s := a.X
+				if !a.Sum.IsZero() {
+					s = a.Sum
+				}
+				good.RMSNorm(tensor.RMSNorm{Y: a.Y, X: s, W: a.W, RStd: a.RStd, Eps: a.Eps})
+			}
+		}},
+		{"Mean not written", "LayerNorm", "Mean[", func(ops *tensor.Ops) {
+			ops.LayerNorm = func(a tensor.LayerNorm) {
+				mean, b, _ := tensor.New(ref.New(), tensor.F64, a.Mean.Shape...)
+				defer b.Free()
+				a.Mean = mean
+				good.LayerNorm(a)
+			}
+		}},
+		{"Bias forgotten", "LayerNorm", "Y[", func(ops *tensor.Ops) {
+			ops.LayerNorm = func(a tensor.LayerNorm) { a.Bias = tensor.Tensor{}; good.LayerNorm(a) }
+		}},
+		{"RMSNorm's gradient", "LayerNormBackward", "DX[", func(ops *tensor.Ops) {
+			ops.LayerNormBackward = func(a tensor.LayerNormBackward) {
+				before, b, _ := tensor.New(ref.New(), tensor.F64, a.DX.Shape...)
+				defer b.Free()
+				good.Copy(before, a.DX)
+				good.LayerNormBackward(a)
+				good.Copy(a.DX, before)
+				good.RMSNormBackward(tensor.RMSNormBackward{DX: a.DX, DY: a.DY, DSum: a.DSum, S: a.S, W: a.W, RStd: a.RStd, Accumulate: a.Accumulate})
+			}
+		}},
+		{"DBias set in place of added", "LayerNormBackward", "DBias[", func(ops *tensor.Ops) {
+			ops.LayerNormBackward = func(a tensor.LayerNormBackward) {
+				if !a.DBias.IsZero() {
+					good.Zero(a.DBias)
+				}
+				good.LayerNormBackward(a)
+			}
+		}},
 		{"Inverse ignored", "RoPE", "X[", func(ops *tensor.Ops) {
 			ops.RoPE = func(a tensor.RoPE) { a.Inverse = false; good.RoPE(a) }
 		}},

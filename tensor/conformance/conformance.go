@@ -55,6 +55,8 @@ var sections = []struct {
 	{"EmbeddingBackward", testEmbeddingBackward},
 	{"RMSNorm", testRMSNorm},
 	{"RMSNormBackward", testRMSNormBackward},
+	{"LayerNorm", testLayerNorm},
+	{"LayerNormBackward", testLayerNormBackward},
 	{"RoPE", testRoPE},
 	{"Attention", testAttention},
 	{"AttentionBackward", testAttentionBackward},

@@ -47,6 +47,8 @@ func New() *Device {
 		EmbeddingBackward: embeddingBackward,
 		RMSNorm:           rmsNorm,
 		RMSNormBackward:   rmsNormBackward,
+		LayerNorm:         layerNorm,
+		LayerNormBackward: layerNormBackward,
 		RoPE:              rope,
 		Attention:         attention,
 		AttentionBackward: attentionBackward,

@@ -109,6 +109,13 @@ func newRowOps(t testing.TB, dev tensor.Device, tokens, hidden int) *rowOps {
 	call("RMSNormBackward", func() {
 		ops.RMSNormBackward(tensor.RMSNormBackward{DX: dx, DW: dw, DY: x, DSum: delta, S: sum, W: w, RStd: rstd})
 	}, dx, dw)
+	shift, mean, dshift := random(hidden), blank(tokens), blank(hidden)
+	call("LayerNorm", func() {
+		ops.LayerNorm(tensor.LayerNorm{Y: normed, X: x, W: w, Bias: shift, Mean: mean, RStd: rstd, Delta: delta, Sum: sum, Eps: 1e-5})
+	}, normed, sum, mean, rstd)
+	call("LayerNormBackward", func() {
+		ops.LayerNormBackward(tensor.LayerNormBackward{DX: dx, DW: dw, DBias: dshift, DY: x, DSum: delta, S: sum, W: w, Mean: mean, RStd: rstd})
+	}, dx, dw, dshift)
 	cos, sin, q := random(64, 8), random(64, 8), random(tokens, heads*16+3)
 	call("RoPE", func() {
 		ops.RoPE(tensor.RoPE{X: q, Cos: cos, Sin: sin, Positions: position, Heads: heads, HeadDim: 16})
@@ -322,6 +329,12 @@ func TestBrokenInvariants(t *testing.T) {
 		{"Delta and Sum together", func() {
 			ops.RMSNorm(tensor.RMSNorm{Y: x, X: x, W: place(t, d, nil, 8), RStd: place(t, d, nil, 3), Delta: x})
 		}},
+		{"LayerNorm takes Delta and Sum together", func() {
+			ops.LayerNorm(tensor.LayerNorm{Y: x, X: x, W: place(t, d, nil, 8), Mean: place(t, d, nil, 3), RStd: place(t, d, nil, 3), Delta: x})
+		}},
+		{"LayerNorm's Bias", func() {
+			ops.LayerNorm(tensor.LayerNorm{Y: x, X: x, W: place(t, d, nil, 8), Bias: one, Mean: place(t, d, nil, 3), RStd: place(t, d, nil, 3)})
+		}},
 	} {
 		func() {
 			defer func() {
@@ -341,7 +354,7 @@ func BenchmarkRows(b *testing.B) {
 	set := newRowOps(b, New(), tokens, hidden)
 	each := map[string]int{ // bytes an element of [tokens, hidden]
 		"Add": 12, "Scale": 8, "Zero": 4, "Copy": 12, "SumRows": 4, "Embedding": 8, "EmbeddingBackward": 12,
-		"RMSNorm": 16, "RMSNormBackward": 16, "GLU": 12, "GLUBackward": 20, "SumSquares": 4, "AdamW": 28,
+		"RMSNorm": 16, "RMSNormBackward": 16, "LayerNorm": 16, "LayerNormBackward": 16, "GLU": 12, "GLUBackward": 20, "SumSquares": 4, "AdamW": 28,
 	}
 	for i, f := range set.calls {
 		if n := each[set.names[i]]; n > 0 {

@@ -78,6 +78,31 @@ func sigmoid32(x float32) (s, complement float32) {
 	return s, min(e, 1e38) * s
 }
 
+// tanhClamp is 2x above which tanh x is 1.
+const tanhClamp = 20
+
+// tanh32 is tanh x within 3 units in the last place, however small x is: with
+// t = 2|x| it is (e^t - 1)/(e^t + 1), and e^t - 1 = 2^n·(e^r - 1) + (2^n - 1), where
+// r is exp32's and e^r - 1 exp32's polynomial without its 1.
+func tanh32(x float32) float32 {
+	if x != x {
+		return x
+	}
+	t := min(2*float32(math.Abs(float64(x))), tanhClamp)
+	n := roundEven(t * log2E)
+	r := t - n*ln2High
+	r -= n * ln2Low
+	p := float32(expC6)
+	p = p*r + expC5
+	p = p*r + expC4
+	p = p*r + expC3
+	p = p*r + expC2
+	p = p*r*r + r
+	s := math.Float32frombits(uint32(int32(n)+127) << 23)
+	p = s*p + (s - 1)
+	return float32(math.Copysign(float64(p/(p+2)), float64(x)))
+}
+
 // normalTail32 is Φ(-|x|), the upper tail of the normal distribution, and the
 // density φ(x); both keep their relative accuracy far out, which 1 - erf does not.
 func normalTail32(x float32) (tail, density float32) {

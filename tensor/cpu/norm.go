@@ -6,7 +6,7 @@ import (
 	"ringtail/tensor"
 )
 
-// RMSNorm and its gradients. With s a row, w the weights and r = RStd:
+// RMSNorm and its gradients. With s a row, w the weights (WOffset added) and r = RStd:
 //
 //	y_j  = s_j·r·w_j,  r = 1/√(Σ s²/H + ε)
 //	dw_j = Σ_t dy_j·s_j·r
@@ -68,6 +68,22 @@ func (j *normJob) run(_ *workspace, task int) {
 // alone, so that dw does not depend on the threads.
 const normParts = 64
 
+// normBlock is the number of tokens of a block.
+func normBlock(n, cols int) int { return max(1, normGrain/max(cols, 1), tasksOf(n, normParts)) }
+
+// addParts adds the sum of the blocks' parts [blocks][len(dw)] to a strip of dw, and
+// leaves the sum in the first part.
+func addParts(dw, parts []float32, blocks, strip int) {
+	from := strip * sumStrip
+	n := min(sumStrip, len(dw)-from)
+	total := parts[from:][:n]
+	for b := 1; b < blocks; b++ {
+		vecAdd(total, total, parts[b*len(dw)+from:][:n])
+	}
+	dw = dw[from:][:n]
+	vecAdd(dw, dw, total)
+}
+
 type normGradStep uint8
 
 const (
@@ -100,7 +116,7 @@ func rmsNormBackward(a tensor.RMSNormBackward) {
 	if !a.DSum.IsZero() {
 		j.dsum = rowsOf("RMSNormBackward's DSum", a.DSum, n, cols)
 	}
-	j.grain = max(1, normGrain/max(cols, 1), tasksOf(n, normParts))
+	j.grain = normBlock(n, cols)
 	j.blocks = tasksOf(n, j.grain)
 	if !a.DW.IsZero() {
 		j.dw = vectorOf("RMSNormBackward's DW", a.DW, cols)
@@ -120,14 +136,7 @@ func rmsNormBackward(a tensor.RMSNormBackward) {
 
 func (j *normGradJob) run(_ *workspace, task int) {
 	if j.step == normGradWeights {
-		from := task * sumStrip
-		n := min(sumStrip, j.cols-from)
-		total := j.part[from:][:n]
-		for b := 1; b < j.blocks; b++ {
-			vecAdd(total, total, j.part[b*j.cols+from:][:n])
-		}
-		dw := j.dw[from:][:n]
-		vecAdd(dw, dw, total)
+		addParts(j.dw, j.part, j.blocks, task)
 		return
 	}
 	var part []float32

@@ -327,6 +327,238 @@ func vecNormGradAddAVX2(n int, dx *float32, base *float32, dy *float32, s *float
 //go:noescape
 func vecNormGradAddAVX512(n int, dx *float32, base *float32, dy *float32, s *float32, w *float32, r float32, k float32)
 
+// vecSum is the sum of x, added in float64.
+func vecSum(x []float32) float64 {
+	n := len(x)
+	if n == 0 || simdLevel == simdGeneric {
+		return vecSumGeneric(x)
+	}
+	if simdLevel == simdAVX512 {
+		return vecSumAVX512(n, &x[0])
+	}
+	return vecSumAVX2(n, &x[0])
+}
+
+//go:noescape
+func vecSumAVX2(n int, x *float32) (ret float64)
+
+//go:noescape
+func vecSumAVX512(n int, x *float32) (ret float64)
+
+// vecAddSum sets y = a + b and returns the sum of y, added in float64. y may be a or b.
+func vecAddSum(y []float32, a []float32, b []float32) float64 {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		return vecAddSumGeneric(y, a, b)
+	}
+	_ = a[n-1]
+	_ = b[n-1]
+	if simdLevel == simdAVX512 {
+		return vecAddSumAVX512(n, &y[0], &a[0], &b[0])
+	}
+	return vecAddSumAVX2(n, &y[0], &a[0], &b[0])
+}
+
+//go:noescape
+func vecAddSumAVX2(n int, y *float32, a *float32, b *float32) (ret float64)
+
+//go:noescape
+func vecAddSumAVX512(n int, y *float32, a *float32, b *float32) (ret float64)
+
+// vecSquaresFrom is the sum of (x - mean - low)², squared and added in float64.
+func vecSquaresFrom(x []float32, mean float32, low float32) float64 {
+	n := len(x)
+	if n == 0 || simdLevel == simdGeneric {
+		return vecSquaresFromGeneric(x, mean, low)
+	}
+	if simdLevel == simdAVX512 {
+		return vecSquaresFromAVX512(n, &x[0], mean, low)
+	}
+	return vecSquaresFromAVX2(n, &x[0], mean, low)
+}
+
+//go:noescape
+func vecSquaresFromAVX2(n int, x *float32, mean float32, low float32) (ret float64)
+
+//go:noescape
+func vecSquaresFromAVX512(n int, x *float32, mean float32, low float32) (ret float64)
+
+// vecLayerNorm sets y = (x - mean - low)·r·w. y may be x.
+func vecLayerNorm(y []float32, x []float32, w []float32, mean float32, low float32, r float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecLayerNormGeneric(y, x, w, mean, low, r)
+		return
+	}
+	_ = x[n-1]
+	_ = w[n-1]
+	if simdLevel == simdAVX512 {
+		vecLayerNormAVX512(n, &y[0], &x[0], &w[0], mean, low, r)
+	} else {
+		vecLayerNormAVX2(n, &y[0], &x[0], &w[0], mean, low, r)
+	}
+}
+
+//go:noescape
+func vecLayerNormAVX2(n int, y *float32, x *float32, w *float32, mean float32, low float32, r float32)
+
+//go:noescape
+func vecLayerNormAVX512(n int, y *float32, x *float32, w *float32, mean float32, low float32, r float32)
+
+// vecLayerNormBias sets y = (x - mean - low)·r·w + b. y may be x.
+func vecLayerNormBias(y []float32, x []float32, w []float32, b []float32, mean float32, low float32, r float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecLayerNormBiasGeneric(y, x, w, b, mean, low, r)
+		return
+	}
+	_ = x[n-1]
+	_ = w[n-1]
+	_ = b[n-1]
+	if simdLevel == simdAVX512 {
+		vecLayerNormBiasAVX512(n, &y[0], &x[0], &w[0], &b[0], mean, low, r)
+	} else {
+		vecLayerNormBiasAVX2(n, &y[0], &x[0], &w[0], &b[0], mean, low, r)
+	}
+}
+
+//go:noescape
+func vecLayerNormBiasAVX2(n int, y *float32, x *float32, w *float32, b *float32, mean float32, low float32, r float32)
+
+//go:noescape
+func vecLayerNormBiasAVX512(n int, y *float32, x *float32, w *float32, b *float32, mean float32, low float32, r float32)
+
+// vecLayerDot is the sum of dy·w·(s - mean)·r.
+func vecLayerDot(dy []float32, s []float32, w []float32, mean float32, r float32) float32 {
+	n := len(dy)
+	if n == 0 || simdLevel == simdGeneric {
+		return vecLayerDotGeneric(dy, s, w, mean, r)
+	}
+	_ = s[n-1]
+	_ = w[n-1]
+	if simdLevel == simdAVX512 {
+		return vecLayerDotAVX512(n, &dy[0], &s[0], &w[0], mean, r)
+	}
+	return vecLayerDotAVX2(n, &dy[0], &s[0], &w[0], mean, r)
+}
+
+//go:noescape
+func vecLayerDotAVX2(n int, dy *float32, s *float32, w *float32, mean float32, r float32) (ret float32)
+
+//go:noescape
+func vecLayerDotAVX512(n int, dy *float32, s *float32, w *float32, mean float32, r float32) (ret float32)
+
+// vecLayerDotWeight adds dy·(s - mean)·r to dw and returns the sum of dy·w·(s - mean)·r.
+func vecLayerDotWeight(dw []float32, dy []float32, s []float32, w []float32, mean float32, r float32) float32 {
+	n := len(dw)
+	if n == 0 || simdLevel == simdGeneric {
+		return vecLayerDotWeightGeneric(dw, dy, s, w, mean, r)
+	}
+	_ = dy[n-1]
+	_ = s[n-1]
+	_ = w[n-1]
+	if simdLevel == simdAVX512 {
+		return vecLayerDotWeightAVX512(n, &dw[0], &dy[0], &s[0], &w[0], mean, r)
+	}
+	return vecLayerDotWeightAVX2(n, &dw[0], &dy[0], &s[0], &w[0], mean, r)
+}
+
+//go:noescape
+func vecLayerDotWeightAVX2(n int, dw *float32, dy *float32, s *float32, w *float32, mean float32, r float32) (ret float32)
+
+//go:noescape
+func vecLayerDotWeightAVX512(n int, dw *float32, dy *float32, s *float32, w *float32, mean float32, r float32) (ret float32)
+
+// vecLayerGrad sets dx = (dy·w - mg - n·mgn)·r, n = (s - mean)·r. dx may be dy or s.
+func vecLayerGrad(dx []float32, dy []float32, s []float32, w []float32, mean float32, r float32, mg float32, mgn float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecLayerGradGeneric(dx, dy, s, w, mean, r, mg, mgn)
+		return
+	}
+	_ = dy[n-1]
+	_ = s[n-1]
+	_ = w[n-1]
+	if simdLevel == simdAVX512 {
+		vecLayerGradAVX512(n, &dx[0], &dy[0], &s[0], &w[0], mean, r, mg, mgn)
+	} else {
+		vecLayerGradAVX2(n, &dx[0], &dy[0], &s[0], &w[0], mean, r, mg, mgn)
+	}
+}
+
+//go:noescape
+func vecLayerGradAVX2(n int, dx *float32, dy *float32, s *float32, w *float32, mean float32, r float32, mg float32, mgn float32)
+
+//go:noescape
+func vecLayerGradAVX512(n int, dx *float32, dy *float32, s *float32, w *float32, mean float32, r float32, mg float32, mgn float32)
+
+// vecLayerGradAdd sets dx = base + (dy·w - mg - n·mgn)·r, n = (s - mean)·r. dx may be base, dy or s.
+func vecLayerGradAdd(dx []float32, base []float32, dy []float32, s []float32, w []float32, mean float32, r float32, mg float32, mgn float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecLayerGradAddGeneric(dx, base, dy, s, w, mean, r, mg, mgn)
+		return
+	}
+	_ = base[n-1]
+	_ = dy[n-1]
+	_ = s[n-1]
+	_ = w[n-1]
+	if simdLevel == simdAVX512 {
+		vecLayerGradAddAVX512(n, &dx[0], &base[0], &dy[0], &s[0], &w[0], mean, r, mg, mgn)
+	} else {
+		vecLayerGradAddAVX2(n, &dx[0], &base[0], &dy[0], &s[0], &w[0], mean, r, mg, mgn)
+	}
+}
+
+//go:noescape
+func vecLayerGradAddAVX2(n int, dx *float32, base *float32, dy *float32, s *float32, w *float32, mean float32, r float32, mg float32, mgn float32)
+
+//go:noescape
+func vecLayerGradAddAVX512(n int, dx *float32, base *float32, dy *float32, s *float32, w *float32, mean float32, r float32, mg float32, mgn float32)
+
+// vecSoftCap sets y = limit·tanh(x·inverse). y may be x.
+func vecSoftCap(y []float32, x []float32, inverse float32, limit float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecSoftCapGeneric(y, x, inverse, limit)
+		return
+	}
+	_ = x[n-1]
+	if simdLevel == simdAVX512 {
+		vecSoftCapAVX512(n, &y[0], &x[0], inverse, limit)
+	} else {
+		vecSoftCapAVX2(n, &y[0], &x[0], inverse, limit)
+	}
+}
+
+//go:noescape
+func vecSoftCapAVX2(n int, y *float32, x *float32, inverse float32, limit float32)
+
+//go:noescape
+func vecSoftCapAVX512(n int, y *float32, x *float32, inverse float32, limit float32)
+
+// vecSoftCapGrad sets dx = dy·(limit - y)·(limit + y)·square. dx may be dy or y.
+func vecSoftCapGrad(dx []float32, dy []float32, y []float32, limit float32, square float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecSoftCapGradGeneric(dx, dy, y, limit, square)
+		return
+	}
+	_ = dy[n-1]
+	_ = y[n-1]
+	if simdLevel == simdAVX512 {
+		vecSoftCapGradAVX512(n, &dx[0], &dy[0], &y[0], limit, square)
+	} else {
+		vecSoftCapGradAVX2(n, &dx[0], &dy[0], &y[0], limit, square)
+	}
+}
+
+//go:noescape
+func vecSoftCapGradAVX2(n int, dx *float32, dy *float32, y *float32, limit float32, square float32)
+
+//go:noescape
+func vecSoftCapGradAVX512(n int, dx *float32, dy *float32, y *float32, limit float32, square float32)
+
 // vecRotate rotates the pairs (a, b): (a·cos - b·sin·sign, b·cos + a·sin·sign).
 func vecRotate(a []float32, b []float32, cos []float32, sin []float32, sign float32) {
 	n := len(a)
@@ -420,6 +652,49 @@ func vecGLUSiLUGradAVX2(n int, dgate *float32, dup *float32, dy *float32, gate *
 //go:noescape
 func vecGLUSiLUGradAVX512(n int, dgate *float32, dup *float32, dy *float32, gate *float32, up *float32)
 
+// vecSiLU sets y = act(x). y may be x.
+func vecSiLU(y []float32, x []float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecSiLUGeneric(y, x)
+		return
+	}
+	_ = x[n-1]
+	if simdLevel == simdAVX512 {
+		vecSiLUAVX512(n, &y[0], &x[0])
+	} else {
+		vecSiLUAVX2(n, &y[0], &x[0])
+	}
+}
+
+//go:noescape
+func vecSiLUAVX2(n int, y *float32, x *float32)
+
+//go:noescape
+func vecSiLUAVX512(n int, y *float32, x *float32)
+
+// vecSiLUGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecSiLUGrad(dx []float32, dy []float32, x []float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecSiLUGradGeneric(dx, dy, x)
+		return
+	}
+	_ = dy[n-1]
+	_ = x[n-1]
+	if simdLevel == simdAVX512 {
+		vecSiLUGradAVX512(n, &dx[0], &dy[0], &x[0])
+	} else {
+		vecSiLUGradAVX2(n, &dx[0], &dy[0], &x[0])
+	}
+}
+
+//go:noescape
+func vecSiLUGradAVX2(n int, dx *float32, dy *float32, x *float32)
+
+//go:noescape
+func vecSiLUGradAVX512(n int, dx *float32, dy *float32, x *float32)
+
 // vecGLUGELU sets y = act(gate)·up.
 func vecGLUGELU(y []float32, gate []float32, up []float32) {
 	n := len(y)
@@ -465,6 +740,49 @@ func vecGLUGELUGradAVX2(n int, dgate *float32, dup *float32, dy *float32, gate *
 
 //go:noescape
 func vecGLUGELUGradAVX512(n int, dgate *float32, dup *float32, dy *float32, gate *float32, up *float32)
+
+// vecGELU sets y = act(x). y may be x.
+func vecGELU(y []float32, x []float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecGELUGeneric(y, x)
+		return
+	}
+	_ = x[n-1]
+	if simdLevel == simdAVX512 {
+		vecGELUAVX512(n, &y[0], &x[0])
+	} else {
+		vecGELUAVX2(n, &y[0], &x[0])
+	}
+}
+
+//go:noescape
+func vecGELUAVX2(n int, y *float32, x *float32)
+
+//go:noescape
+func vecGELUAVX512(n int, y *float32, x *float32)
+
+// vecGELUGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecGELUGrad(dx []float32, dy []float32, x []float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecGELUGradGeneric(dx, dy, x)
+		return
+	}
+	_ = dy[n-1]
+	_ = x[n-1]
+	if simdLevel == simdAVX512 {
+		vecGELUGradAVX512(n, &dx[0], &dy[0], &x[0])
+	} else {
+		vecGELUGradAVX2(n, &dx[0], &dy[0], &x[0])
+	}
+}
+
+//go:noescape
+func vecGELUGradAVX2(n int, dx *float32, dy *float32, x *float32)
+
+//go:noescape
+func vecGELUGradAVX512(n int, dx *float32, dy *float32, x *float32)
 
 // vecGLUGELUTanh sets y = act(gate)·up.
 func vecGLUGELUTanh(y []float32, gate []float32, up []float32) {
@@ -512,6 +830,49 @@ func vecGLUGELUTanhGradAVX2(n int, dgate *float32, dup *float32, dy *float32, ga
 //go:noescape
 func vecGLUGELUTanhGradAVX512(n int, dgate *float32, dup *float32, dy *float32, gate *float32, up *float32)
 
+// vecGELUTanh sets y = act(x). y may be x.
+func vecGELUTanh(y []float32, x []float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecGELUTanhGeneric(y, x)
+		return
+	}
+	_ = x[n-1]
+	if simdLevel == simdAVX512 {
+		vecGELUTanhAVX512(n, &y[0], &x[0])
+	} else {
+		vecGELUTanhAVX2(n, &y[0], &x[0])
+	}
+}
+
+//go:noescape
+func vecGELUTanhAVX2(n int, y *float32, x *float32)
+
+//go:noescape
+func vecGELUTanhAVX512(n int, y *float32, x *float32)
+
+// vecGELUTanhGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecGELUTanhGrad(dx []float32, dy []float32, x []float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecGELUTanhGradGeneric(dx, dy, x)
+		return
+	}
+	_ = dy[n-1]
+	_ = x[n-1]
+	if simdLevel == simdAVX512 {
+		vecGELUTanhGradAVX512(n, &dx[0], &dy[0], &x[0])
+	} else {
+		vecGELUTanhGradAVX2(n, &dx[0], &dy[0], &x[0])
+	}
+}
+
+//go:noescape
+func vecGELUTanhGradAVX2(n int, dx *float32, dy *float32, x *float32)
+
+//go:noescape
+func vecGELUTanhGradAVX512(n int, dx *float32, dy *float32, x *float32)
+
 // vecGLUReLU sets y = act(gate)·up.
 func vecGLUReLU(y []float32, gate []float32, up []float32) {
 	n := len(y)
@@ -557,6 +918,49 @@ func vecGLUReLUGradAVX2(n int, dgate *float32, dup *float32, dy *float32, gate *
 
 //go:noescape
 func vecGLUReLUGradAVX512(n int, dgate *float32, dup *float32, dy *float32, gate *float32, up *float32)
+
+// vecReLU sets y = act(x). y may be x.
+func vecReLU(y []float32, x []float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecReLUGeneric(y, x)
+		return
+	}
+	_ = x[n-1]
+	if simdLevel == simdAVX512 {
+		vecReLUAVX512(n, &y[0], &x[0])
+	} else {
+		vecReLUAVX2(n, &y[0], &x[0])
+	}
+}
+
+//go:noescape
+func vecReLUAVX2(n int, y *float32, x *float32)
+
+//go:noescape
+func vecReLUAVX512(n int, y *float32, x *float32)
+
+// vecReLUGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecReLUGrad(dx []float32, dy []float32, x []float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecReLUGradGeneric(dx, dy, x)
+		return
+	}
+	_ = dy[n-1]
+	_ = x[n-1]
+	if simdLevel == simdAVX512 {
+		vecReLUGradAVX512(n, &dx[0], &dy[0], &x[0])
+	} else {
+		vecReLUGradAVX2(n, &dx[0], &dy[0], &x[0])
+	}
+}
+
+//go:noescape
+func vecReLUGradAVX2(n int, dx *float32, dy *float32, x *float32)
+
+//go:noescape
+func vecReLUGradAVX512(n int, dx *float32, dy *float32, x *float32)
 
 // vecWidenBF16 converts 16-bit floats to float32.
 func vecWidenBF16(dst []float32, src []uint16) {

@@ -223,6 +223,166 @@ func vecNormGradAdd(dx []float32, base []float32, dy []float32, s []float32, w [
 //go:noescape
 func vecNormGradAddNEON(n int, dx *float32, base *float32, dy *float32, s *float32, w *float32, r float32, k float32)
 
+// vecSum is the sum of x, added in float64.
+func vecSum(x []float32) float64 {
+	n := len(x)
+	if n == 0 || simdLevel == simdGeneric {
+		return vecSumGeneric(x)
+	}
+	return vecSumNEON(n, &x[0])
+}
+
+//go:noescape
+func vecSumNEON(n int, x *float32) (ret float64)
+
+// vecAddSum sets y = a + b and returns the sum of y, added in float64. y may be a or b.
+func vecAddSum(y []float32, a []float32, b []float32) float64 {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		return vecAddSumGeneric(y, a, b)
+	}
+	_ = a[n-1]
+	_ = b[n-1]
+	return vecAddSumNEON(n, &y[0], &a[0], &b[0])
+}
+
+//go:noescape
+func vecAddSumNEON(n int, y *float32, a *float32, b *float32) (ret float64)
+
+// vecSquaresFrom is the sum of (x - mean - low)², squared and added in float64.
+func vecSquaresFrom(x []float32, mean float32, low float32) float64 {
+	n := len(x)
+	if n == 0 || simdLevel == simdGeneric {
+		return vecSquaresFromGeneric(x, mean, low)
+	}
+	return vecSquaresFromNEON(n, &x[0], mean, low)
+}
+
+//go:noescape
+func vecSquaresFromNEON(n int, x *float32, mean float32, low float32) (ret float64)
+
+// vecLayerNorm sets y = (x - mean - low)·r·w. y may be x.
+func vecLayerNorm(y []float32, x []float32, w []float32, mean float32, low float32, r float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecLayerNormGeneric(y, x, w, mean, low, r)
+		return
+	}
+	_ = x[n-1]
+	_ = w[n-1]
+	vecLayerNormNEON(n, &y[0], &x[0], &w[0], mean, low, r)
+}
+
+//go:noescape
+func vecLayerNormNEON(n int, y *float32, x *float32, w *float32, mean float32, low float32, r float32)
+
+// vecLayerNormBias sets y = (x - mean - low)·r·w + b. y may be x.
+func vecLayerNormBias(y []float32, x []float32, w []float32, b []float32, mean float32, low float32, r float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecLayerNormBiasGeneric(y, x, w, b, mean, low, r)
+		return
+	}
+	_ = x[n-1]
+	_ = w[n-1]
+	_ = b[n-1]
+	vecLayerNormBiasNEON(n, &y[0], &x[0], &w[0], &b[0], mean, low, r)
+}
+
+//go:noescape
+func vecLayerNormBiasNEON(n int, y *float32, x *float32, w *float32, b *float32, mean float32, low float32, r float32)
+
+// vecLayerDot is the sum of dy·w·(s - mean)·r.
+func vecLayerDot(dy []float32, s []float32, w []float32, mean float32, r float32) float32 {
+	n := len(dy)
+	if n == 0 || simdLevel == simdGeneric {
+		return vecLayerDotGeneric(dy, s, w, mean, r)
+	}
+	_ = s[n-1]
+	_ = w[n-1]
+	return vecLayerDotNEON(n, &dy[0], &s[0], &w[0], mean, r)
+}
+
+//go:noescape
+func vecLayerDotNEON(n int, dy *float32, s *float32, w *float32, mean float32, r float32) (ret float32)
+
+// vecLayerDotWeight adds dy·(s - mean)·r to dw and returns the sum of dy·w·(s - mean)·r.
+func vecLayerDotWeight(dw []float32, dy []float32, s []float32, w []float32, mean float32, r float32) float32 {
+	n := len(dw)
+	if n == 0 || simdLevel == simdGeneric {
+		return vecLayerDotWeightGeneric(dw, dy, s, w, mean, r)
+	}
+	_ = dy[n-1]
+	_ = s[n-1]
+	_ = w[n-1]
+	return vecLayerDotWeightNEON(n, &dw[0], &dy[0], &s[0], &w[0], mean, r)
+}
+
+//go:noescape
+func vecLayerDotWeightNEON(n int, dw *float32, dy *float32, s *float32, w *float32, mean float32, r float32) (ret float32)
+
+// vecLayerGrad sets dx = (dy·w - mg - n·mgn)·r, n = (s - mean)·r. dx may be dy or s.
+func vecLayerGrad(dx []float32, dy []float32, s []float32, w []float32, mean float32, r float32, mg float32, mgn float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecLayerGradGeneric(dx, dy, s, w, mean, r, mg, mgn)
+		return
+	}
+	_ = dy[n-1]
+	_ = s[n-1]
+	_ = w[n-1]
+	vecLayerGradNEON(n, &dx[0], &dy[0], &s[0], &w[0], mean, r, mg, mgn)
+}
+
+//go:noescape
+func vecLayerGradNEON(n int, dx *float32, dy *float32, s *float32, w *float32, mean float32, r float32, mg float32, mgn float32)
+
+// vecLayerGradAdd sets dx = base + (dy·w - mg - n·mgn)·r, n = (s - mean)·r. dx may be base, dy or s.
+func vecLayerGradAdd(dx []float32, base []float32, dy []float32, s []float32, w []float32, mean float32, r float32, mg float32, mgn float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecLayerGradAddGeneric(dx, base, dy, s, w, mean, r, mg, mgn)
+		return
+	}
+	_ = base[n-1]
+	_ = dy[n-1]
+	_ = s[n-1]
+	_ = w[n-1]
+	vecLayerGradAddNEON(n, &dx[0], &base[0], &dy[0], &s[0], &w[0], mean, r, mg, mgn)
+}
+
+//go:noescape
+func vecLayerGradAddNEON(n int, dx *float32, base *float32, dy *float32, s *float32, w *float32, mean float32, r float32, mg float32, mgn float32)
+
+// vecSoftCap sets y = limit·tanh(x·inverse). y may be x.
+func vecSoftCap(y []float32, x []float32, inverse float32, limit float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecSoftCapGeneric(y, x, inverse, limit)
+		return
+	}
+	_ = x[n-1]
+	vecSoftCapNEON(n, &y[0], &x[0], inverse, limit)
+}
+
+//go:noescape
+func vecSoftCapNEON(n int, y *float32, x *float32, inverse float32, limit float32)
+
+// vecSoftCapGrad sets dx = dy·(limit - y)·(limit + y)·square. dx may be dy or y.
+func vecSoftCapGrad(dx []float32, dy []float32, y []float32, limit float32, square float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecSoftCapGradGeneric(dx, dy, y, limit, square)
+		return
+	}
+	_ = dy[n-1]
+	_ = y[n-1]
+	vecSoftCapGradNEON(n, &dx[0], &dy[0], &y[0], limit, square)
+}
+
+//go:noescape
+func vecSoftCapGradNEON(n int, dx *float32, dy *float32, y *float32, limit float32, square float32)
+
 // vecRotate rotates the pairs (a, b): (a·cos - b·sin·sign, b·cos + a·sin·sign).
 func vecRotate(a []float32, b []float32, cos []float32, sin []float32, sign float32) {
 	n := len(a)
@@ -288,6 +448,35 @@ func vecGLUSiLUGrad(dgate []float32, dup []float32, dy []float32, gate []float32
 //go:noescape
 func vecGLUSiLUGradNEON(n int, dgate *float32, dup *float32, dy *float32, gate *float32, up *float32)
 
+// vecSiLU sets y = act(x). y may be x.
+func vecSiLU(y []float32, x []float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecSiLUGeneric(y, x)
+		return
+	}
+	_ = x[n-1]
+	vecSiLUNEON(n, &y[0], &x[0])
+}
+
+//go:noescape
+func vecSiLUNEON(n int, y *float32, x *float32)
+
+// vecSiLUGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecSiLUGrad(dx []float32, dy []float32, x []float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecSiLUGradGeneric(dx, dy, x)
+		return
+	}
+	_ = dy[n-1]
+	_ = x[n-1]
+	vecSiLUGradNEON(n, &dx[0], &dy[0], &x[0])
+}
+
+//go:noescape
+func vecSiLUGradNEON(n int, dx *float32, dy *float32, x *float32)
+
 // vecGLUGELU sets y = act(gate)·up.
 func vecGLUGELU(y []float32, gate []float32, up []float32) {
 	n := len(y)
@@ -319,6 +508,35 @@ func vecGLUGELUGrad(dgate []float32, dup []float32, dy []float32, gate []float32
 
 //go:noescape
 func vecGLUGELUGradNEON(n int, dgate *float32, dup *float32, dy *float32, gate *float32, up *float32)
+
+// vecGELU sets y = act(x). y may be x.
+func vecGELU(y []float32, x []float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecGELUGeneric(y, x)
+		return
+	}
+	_ = x[n-1]
+	vecGELUNEON(n, &y[0], &x[0])
+}
+
+//go:noescape
+func vecGELUNEON(n int, y *float32, x *float32)
+
+// vecGELUGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecGELUGrad(dx []float32, dy []float32, x []float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecGELUGradGeneric(dx, dy, x)
+		return
+	}
+	_ = dy[n-1]
+	_ = x[n-1]
+	vecGELUGradNEON(n, &dx[0], &dy[0], &x[0])
+}
+
+//go:noescape
+func vecGELUGradNEON(n int, dx *float32, dy *float32, x *float32)
 
 // vecGLUGELUTanh sets y = act(gate)·up.
 func vecGLUGELUTanh(y []float32, gate []float32, up []float32) {
@@ -352,6 +570,35 @@ func vecGLUGELUTanhGrad(dgate []float32, dup []float32, dy []float32, gate []flo
 //go:noescape
 func vecGLUGELUTanhGradNEON(n int, dgate *float32, dup *float32, dy *float32, gate *float32, up *float32)
 
+// vecGELUTanh sets y = act(x). y may be x.
+func vecGELUTanh(y []float32, x []float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecGELUTanhGeneric(y, x)
+		return
+	}
+	_ = x[n-1]
+	vecGELUTanhNEON(n, &y[0], &x[0])
+}
+
+//go:noescape
+func vecGELUTanhNEON(n int, y *float32, x *float32)
+
+// vecGELUTanhGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecGELUTanhGrad(dx []float32, dy []float32, x []float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecGELUTanhGradGeneric(dx, dy, x)
+		return
+	}
+	_ = dy[n-1]
+	_ = x[n-1]
+	vecGELUTanhGradNEON(n, &dx[0], &dy[0], &x[0])
+}
+
+//go:noescape
+func vecGELUTanhGradNEON(n int, dx *float32, dy *float32, x *float32)
+
 // vecGLUReLU sets y = act(gate)·up.
 func vecGLUReLU(y []float32, gate []float32, up []float32) {
 	n := len(y)
@@ -383,6 +630,35 @@ func vecGLUReLUGrad(dgate []float32, dup []float32, dy []float32, gate []float32
 
 //go:noescape
 func vecGLUReLUGradNEON(n int, dgate *float32, dup *float32, dy *float32, gate *float32, up *float32)
+
+// vecReLU sets y = act(x). y may be x.
+func vecReLU(y []float32, x []float32) {
+	n := len(y)
+	if n == 0 || simdLevel == simdGeneric {
+		vecReLUGeneric(y, x)
+		return
+	}
+	_ = x[n-1]
+	vecReLUNEON(n, &y[0], &x[0])
+}
+
+//go:noescape
+func vecReLUNEON(n int, y *float32, x *float32)
+
+// vecReLUGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecReLUGrad(dx []float32, dy []float32, x []float32) {
+	n := len(dx)
+	if n == 0 || simdLevel == simdGeneric {
+		vecReLUGradGeneric(dx, dy, x)
+		return
+	}
+	_ = dy[n-1]
+	_ = x[n-1]
+	vecReLUGradNEON(n, &dx[0], &dy[0], &x[0])
+}
+
+//go:noescape
+func vecReLUGradNEON(n int, dx *float32, dy *float32, x *float32)
 
 // vecWidenBF16 converts 16-bit floats to float32.
 func vecWidenBF16(dst []float32, src []uint16) {

@@ -84,6 +84,61 @@ func vecNormGradAdd(dx []float32, base []float32, dy []float32, s []float32, w [
 	vecNormGradAddGeneric(dx, base, dy, s, w, r, k)
 }
 
+// vecSum is the sum of x, added in float64.
+func vecSum(x []float32) float64 {
+	return vecSumGeneric(x)
+}
+
+// vecAddSum sets y = a + b and returns the sum of y, added in float64. y may be a or b.
+func vecAddSum(y []float32, a []float32, b []float32) float64 {
+	return vecAddSumGeneric(y, a, b)
+}
+
+// vecSquaresFrom is the sum of (x - mean - low)², squared and added in float64.
+func vecSquaresFrom(x []float32, mean float32, low float32) float64 {
+	return vecSquaresFromGeneric(x, mean, low)
+}
+
+// vecLayerNorm sets y = (x - mean - low)·r·w. y may be x.
+func vecLayerNorm(y []float32, x []float32, w []float32, mean float32, low float32, r float32) {
+	vecLayerNormGeneric(y, x, w, mean, low, r)
+}
+
+// vecLayerNormBias sets y = (x - mean - low)·r·w + b. y may be x.
+func vecLayerNormBias(y []float32, x []float32, w []float32, b []float32, mean float32, low float32, r float32) {
+	vecLayerNormBiasGeneric(y, x, w, b, mean, low, r)
+}
+
+// vecLayerDot is the sum of dy·w·(s - mean)·r.
+func vecLayerDot(dy []float32, s []float32, w []float32, mean float32, r float32) float32 {
+	return vecLayerDotGeneric(dy, s, w, mean, r)
+}
+
+// vecLayerDotWeight adds dy·(s - mean)·r to dw and returns the sum of dy·w·(s - mean)·r.
+func vecLayerDotWeight(dw []float32, dy []float32, s []float32, w []float32, mean float32, r float32) float32 {
+	return vecLayerDotWeightGeneric(dw, dy, s, w, mean, r)
+}
+
+// vecLayerGrad sets dx = (dy·w - mg - n·mgn)·r, n = (s - mean)·r. dx may be dy or s.
+func vecLayerGrad(dx []float32, dy []float32, s []float32, w []float32, mean float32, r float32, mg float32, mgn float32) {
+	vecLayerGradGeneric(dx, dy, s, w, mean, r, mg, mgn)
+}
+
+// vecLayerGradAdd sets dx = base + (dy·w - mg - n·mgn)·r, n = (s - mean)·r. dx may be base, dy or s.
+func vecLayerGradAdd(dx []float32, base []float32, dy []float32, s []float32, w []float32, mean float32, r float32, mg float32, mgn float32) {
+	vecLayerGradAddGeneric(dx, base, dy, s, w, mean, r, mg, mgn)
+}
+
+// vecSoftCap sets y = limit·tanh(x·inverse). y may be x.
+func vecSoftCap(y []float32, x []float32, inverse float32, limit float32) {
+	vecSoftCapGeneric(y, x, inverse, limit)
+}
+
+// vecSoftCapGrad sets dx = dy·(limit - y)·(limit + y)·square. dx may be dy or y.
+func vecSoftCapGrad(dx []float32, dy []float32, y []float32, limit float32, square float32) {
+	vecSoftCapGradGeneric(dx, dy, y, limit, square)
+}
+
 // vecRotate rotates the pairs (a, b): (a·cos - b·sin·sign, b·cos + a·sin·sign).
 func vecRotate(a []float32, b []float32, cos []float32, sin []float32, sign float32) {
 	vecRotateGeneric(a, b, cos, sin, sign)
@@ -105,6 +160,16 @@ func vecGLUSiLUGrad(dgate []float32, dup []float32, dy []float32, gate []float32
 	vecGLUSiLUGradGeneric(dgate, dup, dy, gate, up)
 }
 
+// vecSiLU sets y = act(x). y may be x.
+func vecSiLU(y []float32, x []float32) {
+	vecSiLUGeneric(y, x)
+}
+
+// vecSiLUGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecSiLUGrad(dx []float32, dy []float32, x []float32) {
+	vecSiLUGradGeneric(dx, dy, x)
+}
+
 // vecGLUGELU sets y = act(gate)·up.
 func vecGLUGELU(y []float32, gate []float32, up []float32) {
 	vecGLUGELUGeneric(y, gate, up)
@@ -113,6 +178,16 @@ func vecGLUGELU(y []float32, gate []float32, up []float32) {
 // vecGLUGELUGrad sets dgate = dy·up·act'(gate) and dup = dy·act(gate). dgate may be gate, dup up.
 func vecGLUGELUGrad(dgate []float32, dup []float32, dy []float32, gate []float32, up []float32) {
 	vecGLUGELUGradGeneric(dgate, dup, dy, gate, up)
+}
+
+// vecGELU sets y = act(x). y may be x.
+func vecGELU(y []float32, x []float32) {
+	vecGELUGeneric(y, x)
+}
+
+// vecGELUGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecGELUGrad(dx []float32, dy []float32, x []float32) {
+	vecGELUGradGeneric(dx, dy, x)
 }
 
 // vecGLUGELUTanh sets y = act(gate)·up.
@@ -125,6 +200,16 @@ func vecGLUGELUTanhGrad(dgate []float32, dup []float32, dy []float32, gate []flo
 	vecGLUGELUTanhGradGeneric(dgate, dup, dy, gate, up)
 }
 
+// vecGELUTanh sets y = act(x). y may be x.
+func vecGELUTanh(y []float32, x []float32) {
+	vecGELUTanhGeneric(y, x)
+}
+
+// vecGELUTanhGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecGELUTanhGrad(dx []float32, dy []float32, x []float32) {
+	vecGELUTanhGradGeneric(dx, dy, x)
+}
+
 // vecGLUReLU sets y = act(gate)·up.
 func vecGLUReLU(y []float32, gate []float32, up []float32) {
 	vecGLUReLUGeneric(y, gate, up)
@@ -133,6 +218,16 @@ func vecGLUReLU(y []float32, gate []float32, up []float32) {
 // vecGLUReLUGrad sets dgate = dy·up·act'(gate) and dup = dy·act(gate). dgate may be gate, dup up.
 func vecGLUReLUGrad(dgate []float32, dup []float32, dy []float32, gate []float32, up []float32) {
 	vecGLUReLUGradGeneric(dgate, dup, dy, gate, up)
+}
+
+// vecReLU sets y = act(x). y may be x.
+func vecReLU(y []float32, x []float32) {
+	vecReLUGeneric(y, x)
+}
+
+// vecReLUGrad sets dx = dy·act'(x). dx may be dy or x.
+func vecReLUGrad(dx []float32, dy []float32, x []float32) {
+	vecReLUGradGeneric(dx, dy, x)
 }
 
 // vecWidenBF16 converts 16-bit floats to float32.

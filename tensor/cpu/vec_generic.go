@@ -148,6 +148,75 @@ func vecNormGradAddGeneric(dx, base, dy, s, w []float32, r, k float32) {
 	}
 }
 
+func vecSumGeneric(x []float32) float64 {
+	var s [4]float64
+	for i, v := range x {
+		s[i&3] += float64(v)
+	}
+	return (s[0] + s[1]) + (s[2] + s[3])
+}
+
+func vecAddSumGeneric(y, a, b []float32) float64 {
+	var s [4]float64
+	for i := range y {
+		v := a[i] + b[i]
+		y[i] = v
+		s[i&3] += float64(v)
+	}
+	return (s[0] + s[1]) + (s[2] + s[3])
+}
+
+func vecSquaresFromGeneric(x []float32, mean, low float32) float64 {
+	var s [4]float64
+	for i, v := range x {
+		d := float64(v - mean - low)
+		s[i&3] += d * d
+	}
+	return (s[0] + s[1]) + (s[2] + s[3])
+}
+
+func vecLayerNormGeneric(y, x, w []float32, mean, low, r float32) {
+	for i := range y {
+		y[i] = (x[i] - mean - low) * r * w[i]
+	}
+}
+
+func vecLayerNormBiasGeneric(y, x, w, b []float32, mean, low, r float32) {
+	for i := range y {
+		y[i] = (x[i]-mean-low)*r*w[i] + b[i]
+	}
+}
+
+func vecLayerDotGeneric(dy, s, w []float32, mean, r float32) float32 {
+	var acc [8]float32
+	for i := range dy {
+		acc[i&7] += (s[i] - mean) * r * dy[i] * w[i]
+	}
+	return sumLanes(&acc)
+}
+
+func vecLayerDotWeightGeneric(dw, dy, s, w []float32, mean, r float32) float32 {
+	var acc [8]float32
+	for i := range dw {
+		t := (s[i] - mean) * r * dy[i]
+		acc[i&7] += t * w[i]
+		dw[i] += t
+	}
+	return sumLanes(&acc)
+}
+
+func vecLayerGradGeneric(dx, dy, s, w []float32, mean, r, mg, mgn float32) {
+	for i := range dx {
+		dx[i] = (dy[i]*w[i] - mg - (s[i]-mean)*r*mgn) * r
+	}
+}
+
+func vecLayerGradAddGeneric(dx, base, dy, s, w []float32, mean, r, mg, mgn float32) {
+	for i := range dx {
+		dx[i] = base[i] + (dy[i]*w[i]-mg-(s[i]-mean)*r*mgn)*r
+	}
+}
+
 func vecRotateGeneric(a, b, cos, sin []float32, sign float32) {
 	for i, x := range a {
 		y, c, s := b[i], cos[i], sin[i]*sign

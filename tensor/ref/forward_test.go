@@ -58,6 +58,25 @@ func TestRMSNorm(t *testing.T) {
 	m.expect("Y", a.Y, 1e-15, 3*r, -8*r)
 }
 
+// TestLayerNorm is of rows whose means and variances are whole or nearly so, one of
+// equal numbers among them.
+func TestLayerNorm(t *testing.T) {
+	m := newMaker(t)
+	a := tensor.LayerNorm{X: m.set(m.blank(2, 4), 1, 1, 1, 3, 5, 5, 5, 5), W: m.set(m.blank(4), 1, -2, 3, 4), Y: m.blank(2, 4),
+		Mean: m.blank(2), RStd: m.blank(2), Eps: 0.25}
+	m.ops.LayerNorm(a) // the first row's variance is 0.75
+	m.expect("Mean", a.Mean, 0, 1.5, 5)
+	m.expect("RStd", a.RStd, 1e-15, 1, 2)
+	m.expect("Y", a.Y, 1e-15, -0.5, 1, -1.5, 6, 0, 0, 0, 0)
+	a.Delta, a.Sum = m.set(m.blank(2, 4), 1, 1, 5, 3, -5, -5, -1, -1), m.blank(2, 4)
+	a.Bias, a.Eps = m.set(m.blank(4), 10, 20, 30, 40), 0
+	m.ops.LayerNorm(a)
+	m.expect("Sum", a.Sum, 0, 2, 2, 6, 6, 0, 0, 4, 4)
+	m.expect("Mean of Sum", a.Mean, 0, 4, 2)
+	m.expect("RStd of Sum", a.RStd, 1e-15, 0.5, 0.5)
+	m.expect("Y of Sum", a.Y, 1e-15, 9, 22, 33, 44, 9, 22, 33, 44)
+}
+
 // TestRoPE compares with multiplication by e^(i·angle), the form in which the
 // paper states it.
 func TestRoPE(t *testing.T) {

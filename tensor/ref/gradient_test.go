@@ -226,6 +226,59 @@ func TestRMSNormGradient(t *testing.T) {
 	}
 }
 
+func TestLayerNormGradient(t *testing.T) {
+	for _, s := range [][2]int{{0, 3}, {1, 1}, {2, 3}, {3, 7}, {7, 16}, {2, 33}} {
+		for _, residual := range []bool{false, true} {
+			for _, accumulate := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%v residual %v accumulate %v", s, residual, accumulate), func(t *testing.T) {
+					m := newMaker(t)
+					x, w, bias, c := m.random(s[0], s[1]), m.random(s[1]), m.random(s[1]), m.random(s[0], s[1])
+					y, mean, rstd := m.blank(s[0], s[1]), m.blank(s[0]), m.blank(s[0])
+					a := tensor.LayerNorm{Y: y, X: x, W: w, Bias: bias, Mean: mean, RStd: rstd, Eps: 0.01}
+					b := tensor.LayerNormBackward{DY: c, S: x, W: w, Mean: mean, RStd: rstd, Accumulate: accumulate}
+					var csum tensor.Tensor
+					if residual {
+						a.Delta, a.Sum = m.random(s[0], s[1]), m.blank(s[0], s[1])
+						csum = m.random(s[0], s[1])
+						b.S, b.DSum = a.Sum, csum
+					}
+					loss := func() float64 {
+						m.ops.LayerNorm(a)
+						if residual {
+							return weigh(c, y) + weigh(csum, a.Sum)
+						}
+						return weigh(c, y)
+					}
+					loss()
+					b.DX, b.DW, b.DBias = m.blank(s[0], s[1]), m.random(s[1]), m.random(s[1])
+					if accumulate {
+						b.DX = m.random(s[0], s[1])
+					}
+					dx0, dw0, db0 := m.copy(b.DX), m.copy(b.DW), m.copy(b.DBias)
+					m.ops.LayerNormBackward(b)
+					subtract(b.DW, dw0)
+					subtract(b.DBias, db0)
+					if accumulate {
+						subtract(b.DX, dx0)
+					}
+					m.differ("X", x, b.DX, loss)
+					m.differ("W", w, b.DW, loss)
+					m.differ("Bias", bias, b.DBias, loss)
+					if residual {
+						m.differ("Delta", a.Delta, b.DX, loss)
+						loss() // Sum, Mean and RStd belong to the last difference
+						alias := b
+						alias.DX, alias.DW, alias.DBias, alias.Accumulate = m.copy(csum), tensor.Tensor{}, tensor.Tensor{}, false
+						alias.DSum = alias.DX
+						m.ops.LayerNormBackward(alias)
+						m.differ("X with DX = DSum", x, alias.DX, loss)
+					}
+				})
+			}
+		}
+	}
+}
+
 func TestRoPEGradient(t *testing.T) {
 	for _, s := range []struct{ heads, headDim, half, extra int }{{1, 2, 1, 0}, {3, 6, 3, 0}, {2, 7, 2, 3}} {
 		for _, tokens := range []int{0, 1, 5} {

@@ -84,6 +84,7 @@ type rowISA interface {
 	selNeg(e *rowEmitter, d, s, a, b operand)        // sign bit of s ? a : b
 	zeroBelow(e *rowEmitter, d, v, x, bound operand) // x < bound ? 0 : v
 	pow2(e *rowEmitter, d, p, n operand)             // p·2^n, n whole; clobbers n
+	add64(e *rowEmitter, lo, hi, v operand)          // two float64 accumulators += v
 	squares64(e *rowEmitter, lo, hi, v operand)      // two float64 accumulators += v²
 	widen(e *rowEmitter, format string, d operand, ptr string, u int)
 	narrow(e *rowEmitter, format string, ptr string, u int, v operand)

@@ -220,13 +220,26 @@ func (b neonVectors) pow2(e *rowEmitter, d, p, n operand) {
 	neonWord(e, neonFMUL, d.reg, d.reg, n.reg)
 }
 
-func (neonVectors) squares64(e *rowEmitter, lo, hi, v operand) {
+func (b neonVectors) add64(e *rowEmitter, lo, hi, v operand) {
 	defer e.scope()()
-	a, b := e.tmp(), e.tmp()
-	neonWord(e, neonFCVTL, a.reg, v.reg, 0)
-	neonWord(e, neonFCVTL2, b.reg, v.reg, 0)
-	neonWord(e, neonFMLA2D, lo.reg, a.reg, a.reg)
-	neonWord(e, neonFMLA2D, hi.reg, b.reg, b.reg)
+	x, y := b.doubles(e, v)
+	neonWord(e, neonFADD2D, lo.reg, lo.reg, x.reg)
+	neonWord(e, neonFADD2D, hi.reg, hi.reg, y.reg)
+}
+
+func (b neonVectors) squares64(e *rowEmitter, lo, hi, v operand) {
+	defer e.scope()()
+	x, y := b.doubles(e, v)
+	neonWord(e, neonFMLA2D, lo.reg, x.reg, x.reg)
+	neonWord(e, neonFMLA2D, hi.reg, y.reg, y.reg)
+}
+
+// doubles are the halves of v in float64.
+func (neonVectors) doubles(e *rowEmitter, v operand) (x, y operand) {
+	x, y = e.tmp(), e.tmp()
+	neonWord(e, neonFCVTL, x.reg, v.reg, 0)
+	neonWord(e, neonFCVTL2, y.reg, v.reg, 0)
+	return x, y
 }
 
 func (b neonVectors) widen(e *rowEmitter, format string, d operand, ptr string, u int) {

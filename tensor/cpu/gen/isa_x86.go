@@ -319,9 +319,23 @@ func (x *x86Vectors) pow2(e *rowEmitter, d, p, n operand) {
 	e.ins("VMULPS %s, %s, %s", x.r(n), x.r(d), x.r(d))
 }
 
+func (x *x86Vectors) add64(e *rowEmitter, lo, hi, v operand) {
+	defer e.scope()()
+	a, b := x.doubles(e, v)
+	e.ins("VADDPD %s, %s, %s", x.r(a), x.r(lo), x.r(lo))
+	e.ins("VADDPD %s, %s, %s", x.r(b), x.r(hi), x.r(hi))
+}
+
 func (x *x86Vectors) squares64(e *rowEmitter, lo, hi, v operand) {
 	defer e.scope()()
-	a, b := e.tmp(), e.tmp()
+	a, b := x.doubles(e, v)
+	e.ins("VFMADD231PD %s, %s, %s", x.r(a), x.r(a), x.r(lo))
+	e.ins("VFMADD231PD %s, %s, %s", x.r(b), x.r(b), x.r(hi))
+}
+
+// doubles are the halves of v in float64.
+func (x *x86Vectors) doubles(e *rowEmitter, v operand) (a, b operand) {
+	a, b = e.tmp(), e.tmp()
 	if x.wide {
 		e.ins("VEXTRACTF64X4 $1, Z%d, Y%d", v.reg, b.reg)
 		e.ins("VCVTPS2PD Y%d, Z%d", v.reg, a.reg)
@@ -331,8 +345,7 @@ func (x *x86Vectors) squares64(e *rowEmitter, lo, hi, v operand) {
 		e.ins("VCVTPS2PD X%d, Y%d", v.reg, a.reg)
 		e.ins("VCVTPS2PD X%d, Y%d", b.reg, b.reg)
 	}
-	e.ins("VFMADD231PD %s, %s, %s", x.r(a), x.r(a), x.r(lo))
-	e.ins("VFMADD231PD %s, %s, %s", x.r(b), x.r(b), x.r(hi))
+	return a, b
 }
 
 func (x *x86Vectors) widen(e *rowEmitter, format string, d operand, ptr string, u int) {

@@ -13,6 +13,7 @@ const (
 	ln2Low     = -2.12194440054690583e-4
 	expLow     = -87.33654
 	expClamp   = 89 // above, the result is Inf whatever the argument
+	tanhClamp  = 20 // 2x above which tanh x is 1
 	sqrtHalf   = 1 / math.Sqrt2
 	invSqrt2Pi = 0.39894228040143267794
 	geluTanhA  = 2 * 0.79788456080286535588
@@ -71,6 +72,35 @@ func (e *rowEmitter) Sigmoid(x operand, complement bool) (s, c operand) {
 	e.bin(e, "mul", c, c, s)
 	done(s, c)
 	return s, c
+}
+
+// Tanh is the hyperbolic tangent; see tanh32 in ../math32.go. NaN passes.
+func (e *rowEmitter) Tanh(x operand) operand {
+	done := e.scope()
+	r := e.Abs(x)
+	e.bin(e, "add", r, r, r)
+	e.bin(e, "min", r, e.c(tanhClamp), r)
+	n := e.Mul(r, e.c(log2E))
+	e.round(e, n, n)
+	e.fnma(e, r, n, e.c(ln2High), r)
+	e.fnma(e, r, n, e.c(ln2Low), r)
+	p := e.FMA(r, e.c(expC[4]), e.c(expC[3]))
+	for _, c := range []float64{expC[2], expC[1], expC[0]} {
+		e.fma(e, p, p, r, e.c(c))
+	}
+	e.bin(e, "mul", p, p, r)
+	e.fma(e, p, p, r, r) // e^r - 1
+	s := e.tmp()
+	e.mov(e, s, e.c(1))
+	e.pow2(e, s, s, n)
+	e.bin(e, "sub", n, s, e.c(1))
+	e.fma(e, p, p, s, n) // e^2|x| - 1
+	e.bin(e, "add", n, p, e.c(2))
+	e.bin(e, "div", p, p, n)
+	e.bin(e, "mul", s, p, e.c(-1))
+	e.selNeg(e, p, x, s, p)
+	done(p)
+	return p
 }
 
 // NormalTail is Φ(-|x|) and e^(-x²/2); see normalTail32 in ../math32.go.
@@ -272,6 +302,110 @@ func rowKernels() []*rowKernel {
 					e.Store("dx", u, e.FNMA(e.Load("s", u), k, d))
 				})
 			}},
+		{name: "vecSum", params: p32("x"), result: "float64", doc: "is the sum of x, added in float64.",
+			body: func(e *rowEmitter) {
+				s := e.accumulators(4, 0)
+				e.each(2, func(u int) { e.add64(e, s[2*u], s[2*u+1], e.Load("x", u)) })
+				e.reduce(e, "add64", s)
+			}},
+		{name: "vecAddSum", params: p32("y", "a", "b"), result: "float64",
+			doc: "sets y = a + b and returns the sum of y, added in float64. y may be a or b.",
+			body: func(e *rowEmitter) {
+				s := e.accumulators(4, 0)
+				e.each(2, func(u int) {
+					y := e.Add(e.Load("a", u), e.Load("b", u))
+					e.Store("y", u, y)
+					e.add64(e, s[2*u], s[2*u+1], y)
+				})
+				e.reduce(e, "add64", s)
+			}},
+		{name: "vecSquaresFrom", params: withFloats(p32("x"), "mean", "low"), result: "float64",
+			doc: "is the sum of (x - mean - low)², squared and added in float64.",
+			body: func(e *rowEmitter) {
+				mean, low := e.argument("mean"), e.argument("low")
+				s := e.accumulators(4, 0)
+				e.each(2, func(u int) {
+					d := e.Sub(e.Sub(e.Load("x", u), mean), low)
+					e.keep(e, d)
+					e.squares64(e, s[2*u], s[2*u+1], d)
+				})
+				e.reduce(e, "add64", s)
+			}},
+		{name: "vecLayerNorm", params: withFloats(p32("y", "x", "w"), "mean", "low", "r"),
+			doc: "sets y = (x - mean - low)·r·w. y may be x.",
+			body: func(e *rowEmitter) {
+				mean, low, r := e.argument("mean"), e.argument("low"), e.argument("r")
+				e.each(2, func(u int) {
+					d := e.Sub(e.Sub(e.Load("x", u), mean), low)
+					e.Store("y", u, e.Mul(e.Mul(d, r), e.Load("w", u)))
+				})
+			}},
+		{name: "vecLayerNormBias", params: withFloats(p32("y", "x", "w", "b"), "mean", "low", "r"),
+			doc: "sets y = (x - mean - low)·r·w + b. y may be x.",
+			body: func(e *rowEmitter) {
+				mean, low, r := e.argument("mean"), e.argument("low"), e.argument("r")
+				e.each(2, func(u int) {
+					d := e.Sub(e.Sub(e.Load("x", u), mean), low)
+					e.Store("y", u, e.FMA(e.Mul(d, r), e.Load("w", u), e.Load("b", u)))
+				})
+			}},
+		{name: "vecLayerDot", params: withFloats(p32("dy", "s", "w"), "mean", "r"), result: "float32",
+			doc: "is the sum of dy·w·(s - mean)·r.",
+			body: func(e *rowEmitter) {
+				mean, r := e.argument("mean"), e.argument("r")
+				acc := e.accumulators(4, 0)
+				e.each(4, func(u int) {
+					n := e.Mul(e.Sub(e.Load("s", u), mean), r)
+					e.fma(e, acc[u], e.Mul(n, e.Load("dy", u)), e.Load("w", u), acc[u])
+				})
+				e.reduce(e, "add", acc)
+			}},
+		{name: "vecLayerDotWeight", params: withFloats(p32("dw", "dy", "s", "w"), "mean", "r"), result: "float32",
+			doc: "adds dy·(s - mean)·r to dw and returns the sum of dy·w·(s - mean)·r.",
+			body: func(e *rowEmitter) {
+				mean, r := e.argument("mean"), e.argument("r")
+				acc := e.accumulators(4, 0)
+				e.each(4, func(u int) {
+					n := e.Mul(e.Sub(e.Load("s", u), mean), r)
+					t := e.Mul(n, e.Load("dy", u))
+					e.fma(e, acc[u], t, e.Load("w", u), acc[u])
+					e.Store("dw", u, e.Add(t, e.Load("dw", u)))
+				})
+				e.reduce(e, "add", acc)
+			}},
+		{name: "vecLayerGrad", params: withFloats(p32("dx", "dy", "s", "w"), "mean", "r", "mg", "mgn"),
+			doc: "sets dx = (dy·w - mg - n·mgn)·r, n = (s - mean)·r. dx may be dy or s.",
+			body: func(e *rowEmitter) {
+				f := e.layerGrad()
+				e.each(2, func(u int) {
+					d, r := f(u)
+					e.Store("dx", u, e.Mul(d, r))
+				})
+			}},
+		{name: "vecLayerGradAdd", params: withFloats(p32("dx", "base", "dy", "s", "w"), "mean", "r", "mg", "mgn"),
+			doc: "sets dx = base + (dy·w - mg - n·mgn)·r, n = (s - mean)·r. dx may be base, dy or s.",
+			body: func(e *rowEmitter) {
+				f := e.layerGrad()
+				e.each(2, func(u int) {
+					d, r := f(u)
+					e.Store("dx", u, e.FMA(d, r, e.Load("base", u)))
+				})
+			}},
+		{name: "vecSoftCap", params: withFloats(p32("y", "x"), "inverse", "limit"), doc: "sets y = limit·tanh(x·inverse). y may be x.",
+			body: func(e *rowEmitter) {
+				inverse, limit := e.argument("inverse"), e.argument("limit")
+				e.each(1, func(u int) { e.Store("y", u, e.Mul(e.Tanh(e.Mul(e.Load("x", u), inverse)), limit)) })
+			}},
+		{name: "vecSoftCapGrad", params: withFloats(p32("dx", "dy", "y"), "limit", "square"),
+			doc: "sets dx = dy·(limit - y)·(limit + y)·square. dx may be dy or y.",
+			body: func(e *rowEmitter) {
+				limit, square := e.argument("limit"), e.argument("square")
+				e.each(2, func(u int) {
+					y := e.Load("y", u)
+					d := e.Mul(e.Mul(e.Sub(limit, y), e.Add(limit, y)), square)
+					e.Store("dx", u, e.Mul(d, e.Load("dy", u)))
+				})
+			}},
 		{name: "vecRotate", params: withFloats(p32("a", "b", "cos", "sin"), "sign"),
 			doc: "rotates the pairs (a, b): (a·cos - b·sin·sign, b·cos + a·sin·sign).",
 			body: func(e *rowEmitter) {
@@ -332,6 +466,20 @@ func rowKernels() []*rowKernel {
 						e.Store("dgate", u, d)
 						e.Store("dup", u, e.Mul(act, dy))
 					})
+				}},
+			&rowKernel{name: "vec" + a.name, params: p32("y", "x"), doc: "sets y = act(x). y may be x.",
+				body: func(e *rowEmitter) {
+					e.each(1, func(u int) {
+						act, _ := a.f(e, e.Load("x", u), false)
+						e.Store("y", u, act)
+					})
+				}},
+			&rowKernel{name: "vec" + a.name + "Grad", params: p32("dx", "dy", "x"), doc: "sets dx = dy·act'(x). dx may be dy or x.",
+				body: func(e *rowEmitter) {
+					e.each(1, func(u int) {
+						_, d := a.f(e, e.Load("x", u), true)
+						e.Store("dx", u, e.Mul(d, e.Load("dy", u)))
+					})
 				}})
 	}
 	for _, f := range []struct{ name, format string }{{"BF16", "bf16"}, {"F16", "f16"}} {
@@ -352,6 +500,16 @@ func rowKernels() []*rowKernel {
 				}})
 	}
 	return ks
+}
+
+// layerGrad makes dy·w - mg - n·mgn, with n = (s - mean)·r, and r.
+func (e *rowEmitter) layerGrad() func(u int) (d, r operand) {
+	mean, r, mg, mgn := e.argument("mean"), e.argument("r"), e.argument("mg"), e.argument("mgn")
+	return func(u int) (operand, operand) {
+		n := e.Mul(e.Sub(e.Load("s", u), mean), r)
+		d := e.Sub(e.Mul(e.Load("dy", u), e.Load("w", u)), mg)
+		return e.FNMA(n, mgn, d), r
+	}
 }
 
 func expSum(e *rowEmitter, store bool) {
