@@ -24,4 +24,6 @@ func mapFile(f *os.File, size int) (*Map, error) {
 	return &Map{bytes: unsafe.Slice((*byte)(p), size)}, nil
 }
 
-func (m *Map) unmap() error { return windows.UnmapViewOfFile(uintptr(unsafe.Pointer(unsafe.SliceData(m.bytes)))) }
+func (m *Map) unmap() error {
+	return windows.UnmapViewOfFile(uintptr(unsafe.Pointer(unsafe.SliceData(m.bytes))))
+}
