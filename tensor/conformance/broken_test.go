@@ -147,6 +147,12 @@ func TestSuiteFindsMistakes(t *testing.T) {
 				good.RMSNorm(a)
 			}
 		}},
+		{"WOffset forgotten", "RMSNorm", "WOffset 1", func(ops *tensor.Ops) {
+			ops.RMSNorm = func(a tensor.RMSNorm) { a.WOffset = 0; good.RMSNorm(a) }
+		}},
+		{"WOffset forgotten", "RMSNormBackward", "WOffset 1", func(ops *tensor.Ops) {
+			ops.RMSNormBackward = func(a tensor.RMSNormBackward) { a.WOffset = 0; good.RMSNormBackward(a) }
+		}},
 		{"DSum forgotten", "RMSNormBackward", "[", func(ops *tensor.Ops) {
 			ops.RMSNormBackward = func(a tensor.RMSNormBackward) { a.DSum = tensor.Tensor{}; good.RMSNormBackward(a) }
 		}},

@@ -13,13 +13,14 @@ func testRMSNorm(s *suite) {
 		for _, t := range []int{0, 1, 2, 3, 7, 33} {
 			for _, h := range hiddens {
 				for _, form := range []string{"alone", "sum", "sum in X", "sum in Delta"} {
-					rmsNormTrial(s, l, t, h, form, 1e-5, 1)
+					rmsNormTrial(s, l, t, h, form, 1e-5, 1, 0)
 				}
+				rmsNormTrial(s, l, t, h, "sum", 1e-6, 1, 1)
 			}
 		}
-		rmsNormTrial(s, l, 5, 33, "alone", 0.5, 1)     // an Eps that counts
-		rmsNormTrial(s, l, 5, 33, "sum", 1e-6, 3e4)    // large activations
-		rmsNormTrial(s, l, 5, 33, "alone", 1e-6, 1e-4) // and small ones, where Eps counts again
+		rmsNormTrial(s, l, 5, 33, "alone", 0.5, 1, 0)     // an Eps that counts
+		rmsNormTrial(s, l, 5, 33, "sum", 1e-6, 3e4, 0)    // large activations
+		rmsNormTrial(s, l, 5, 33, "alone", 1e-6, 1e-4, 0) // and small ones, where Eps counts again
 	}
 	tr := s.trial(dense, "RMSNorm with NaN in row 1")
 	v := tr.normal(3, 9)
@@ -30,8 +31,8 @@ func testRMSNorm(s *suite) {
 	})
 }
 
-func rmsNormTrial(s *suite, l layout, t, h int, form string, eps float32, size float64) {
-	tr := s.trial(l, "RMSNorm [%d %d] %s, Eps %g, size %g", t, h, form, eps, size)
+func rmsNormTrial(s *suite, l layout, t, h int, form string, eps float32, size float64, offset float32) {
+	tr := s.trial(l, "RMSNorm [%d %d] %s, Eps %g, size %g, WOffset %g", t, h, form, eps, size, offset)
 	v := tr.normal(t, h)
 	for i := range v {
 		v[i] *= size
@@ -49,7 +50,7 @@ func rmsNormTrial(s *suite, l layout, t, h int, form string, eps float32, size f
 		sum = delta
 	}
 	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
-		ops.RMSNorm(tensor.RMSNorm{Y: at(y), X: at(x), W: at(w), RStd: at(rstd), Delta: at(delta), Sum: at(sum), Eps: eps})
+		ops.RMSNorm(tensor.RMSNorm{Y: at(y), X: at(x), W: at(w), RStd: at(rstd), Delta: at(delta), Sum: at(sum), Eps: eps, WOffset: offset})
 	})
 }
 
@@ -58,18 +59,20 @@ func testRMSNormBackward(s *suite) {
 		for _, t := range []int{0, 1, 2, 3, 7, 33} {
 			for _, h := range hiddens {
 				for _, residual := range []string{"no DSum", "DSum", "DX = DSum"} {
-					rmsNormBackwardTrial(s, l, t, h, residual, false, true)
+					rmsNormBackwardTrial(s, l, t, h, residual, false, true, 0)
 				}
-				rmsNormBackwardTrial(s, l, t, h, "no DSum", true, false)
-				rmsNormBackwardTrial(s, l, t, h, "DSum", true, true)
-				rmsNormBackwardTrial(s, l, t, h, "no DX", false, true)
+				rmsNormBackwardTrial(s, l, t, h, "no DSum", true, false, 0)
+				rmsNormBackwardTrial(s, l, t, h, "DSum", true, true, 0)
+				rmsNormBackwardTrial(s, l, t, h, "no DX", false, true, 0)
+				rmsNormBackwardTrial(s, l, t, h, "DSum", false, true, 1)
+				rmsNormBackwardTrial(s, l, t, h, "no DSum", false, false, 1)
 			}
 		}
 	}
 }
 
-func rmsNormBackwardTrial(s *suite, l layout, t, h int, residual string, accumulate, weight bool) {
-	tr := s.trial(l, "RMSNormBackward [%d %d] %s, Accumulate %v, DW %v", t, h, residual, accumulate, weight)
+func rmsNormBackwardTrial(s *suite, l layout, t, h int, residual string, accumulate, weight bool, offset float32) {
+	tr := s.trial(l, "RMSNormBackward [%d %d] %s, Accumulate %v, DW %v, WOffset %g", t, h, residual, accumulate, weight, offset)
 	sv := tr.normal(t, h)
 	rv := make([]float64, t) // what the forward pass gives
 	for i := range rv {
@@ -97,7 +100,7 @@ func rmsNormBackwardTrial(s *suite, l layout, t, h int, residual string, accumul
 	}
 	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
 		ops.RMSNormBackward(tensor.RMSNormBackward{DX: at(dx), DW: at(dw), DY: at(dy), DSum: at(dsum),
-			S: at(sum), W: at(w), RStd: at(rstd), Accumulate: accumulate})
+			S: at(sum), W: at(w), RStd: at(rstd), WOffset: offset, Accumulate: accumulate})
 	})
 }
 

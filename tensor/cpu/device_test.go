@@ -109,6 +109,12 @@ func newRowOps(t testing.TB, dev tensor.Device, tokens, hidden int) *rowOps {
 	call("RMSNormBackward", func() {
 		ops.RMSNormBackward(tensor.RMSNormBackward{DX: dx, DW: dw, DY: x, DSum: delta, S: sum, W: w, RStd: rstd})
 	}, dx, dw)
+	call("RMSNorm with WOffset", func() {
+		ops.RMSNorm(tensor.RMSNorm{Y: normed, X: x, W: w, RStd: rstd, Eps: 1e-5, WOffset: 1})
+	}, normed, rstd)
+	call("RMSNormBackward with WOffset", func() {
+		ops.RMSNormBackward(tensor.RMSNormBackward{DX: dx, DW: dw, DY: delta, S: x, W: w, RStd: rstd, WOffset: 1})
+	}, dx, dw)
 	shift, mean, dshift := random(hidden), blank(tokens), blank(hidden)
 	call("LayerNorm", func() {
 		ops.LayerNorm(tensor.LayerNorm{Y: normed, X: x, W: w, Bias: shift, Mean: mean, RStd: rstd, Delta: delta, Sum: sum, Eps: 1e-5})
@@ -354,7 +360,7 @@ func BenchmarkRows(b *testing.B) {
 	set := newRowOps(b, New(), tokens, hidden)
 	each := map[string]int{ // bytes an element of [tokens, hidden]
 		"Add": 12, "Scale": 8, "Zero": 4, "Copy": 12, "SumRows": 4, "Embedding": 8, "EmbeddingBackward": 12,
-		"RMSNorm": 16, "RMSNormBackward": 16, "LayerNorm": 16, "LayerNormBackward": 16, "GLU": 12, "GLUBackward": 20, "SumSquares": 4, "AdamW": 28,
+		"RMSNorm": 16, "RMSNormBackward": 16, "RMSNorm with WOffset": 8, "LayerNorm": 16, "LayerNormBackward": 16, "GLU": 12, "GLUBackward": 20, "SumSquares": 4, "AdamW": 28,
 	}
 	for i, f := range set.calls {
 		if n := each[set.names[i]]; n > 0 {

@@ -20,6 +20,7 @@ const normGrain = 8 << 10
 type normJob struct {
 	y, x, delta, sum rows
 	w, rstd          []float32
+	shifted          floats // w + WOffset
 	n, cols, grain   int
 	eps              float32
 }
@@ -31,7 +32,7 @@ func rmsNorm(a tensor.RMSNorm) {
 	n, cols := a.X.Rows(), a.X.Cols()
 	j.n, j.cols, j.eps = n, cols, a.Eps
 	j.x, j.y = rowsOf("RMSNorm's X", a.X, n, cols), rowsOf("RMSNorm's Y", a.Y, n, cols)
-	j.w, j.rstd = vectorOf("RMSNorm's W", a.W, cols), vectorOf("RMSNorm's RStd", a.RStd, n)
+	j.w, j.rstd = shiftedBy(&j.shifted, vectorOf("RMSNorm's W", a.W, cols), a.WOffset), vectorOf("RMSNorm's RStd", a.RStd, n)
 	if a.Delta.IsZero() != a.Sum.IsZero() {
 		panic("cpu: RMSNorm takes Delta and Sum together")
 	}
@@ -42,8 +43,19 @@ func rmsNorm(a tensor.RMSNorm) {
 	if cols > 0 {
 		parallel(tasksOf(n, j.grain), j)
 	}
-	*j = normJob{}
+	*j = normJob{shifted: j.shifted}
 	normJobs.give(j)
+}
+
+// shiftedBy is w + offset, in scratch memory unless it is w itself.
+func shiftedBy(scratch *floats, w []float32, offset float32) []float32 {
+	if offset == 0 {
+		return w
+	}
+	s := scratch.grow(len(w))
+	copy(s, w)
+	vecShiftScale(s, -offset, 1)
+	return s
 }
 
 func (j *normJob) run(_ *workspace, task int) {
@@ -95,7 +107,7 @@ type normGradJob struct {
 	step            normGradStep
 	dx, dy, dsum, s rows
 	w, rstd, dw     []float32
-	part            floats // [blocks][cols], where dw is asked for
+	part, shifted   floats // [blocks][cols], where dw is asked for; w + WOffset
 	n, cols, grain  int
 	blocks          int
 	accumulate      bool
@@ -112,7 +124,8 @@ func rmsNormBackward(a tensor.RMSNormBackward) {
 	}
 	j.dy = rowsOf("RMSNormBackward's DY", a.DY, n, cols)
 	j.s = rowsOf("RMSNormBackward's S", a.S, n, cols)
-	j.w, j.rstd = vectorOf("RMSNormBackward's W", a.W, cols), vectorOf("RMSNormBackward's RStd", a.RStd, n)
+	j.w = shiftedBy(&j.shifted, vectorOf("RMSNormBackward's W", a.W, cols), a.WOffset)
+	j.rstd = vectorOf("RMSNormBackward's RStd", a.RStd, n)
 	if !a.DSum.IsZero() {
 		j.dsum = rowsOf("RMSNormBackward's DSum", a.DSum, n, cols)
 	}
@@ -130,7 +143,7 @@ func rmsNormBackward(a tensor.RMSNormBackward) {
 			parallel(tasksOf(cols, sumStrip), j)
 		}
 	}
-	*j = normGradJob{part: j.part}
+	*j = normGradJob{part: j.part, shifted: j.shifted}
 	normGradJobs.give(j)
 }
 

@@ -56,6 +56,9 @@ func TestRMSNorm(t *testing.T) {
 	m.expect("Sum", a.Sum, 0, 3, 4)
 	m.expect("RStd", a.RStd, 1e-15, r)
 	m.expect("Y", a.Y, 1e-15, 3*r, -8*r)
+	a.WOffset = 1
+	m.ops.RMSNorm(a)
+	m.expect("Y with WOffset", a.Y, 1e-15, 6*r, -4*r)
 }
 
 // TestLayerNorm is of rows whose means and variances are whole or nearly so, one of

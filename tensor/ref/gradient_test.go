@@ -182,8 +182,8 @@ func TestRMSNormGradient(t *testing.T) {
 					m := newMaker(t)
 					x, w, c := m.random(s[0], s[1]), m.random(s[1]), m.random(s[0], s[1])
 					y, rstd := m.blank(s[0], s[1]), m.blank(s[0])
-					a := tensor.RMSNorm{Y: y, X: x, W: w, RStd: rstd, Eps: 0.01}
-					b := tensor.RMSNormBackward{DY: c, S: x, W: w, RStd: rstd, Accumulate: accumulate}
+					a := tensor.RMSNorm{Y: y, X: x, W: w, RStd: rstd, Eps: 0.01, WOffset: 0.75}
+					b := tensor.RMSNormBackward{DY: c, S: x, W: w, RStd: rstd, Accumulate: accumulate, WOffset: 0.75}
 					var csum tensor.Tensor
 					if residual {
 						// The sum flows on in the residual stream: the loss sees it too.
