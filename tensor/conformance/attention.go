@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"math"
 
 	"ringtail/tensor"
@@ -16,27 +17,51 @@ var attentionBatches = [][]int{{}, {0}, {1}, {2, 3}, {0, 7, 0, 1}, {33}, {3, 0, 
 // layout is simple, those at the ends.
 var windows = map[layout][]int{dense: {0, 1, 4, 1000}, window: {0, 4}}
 
+// scoring is what is done to scores beside scaling them.
+type scoring struct {
+	softCap float32
+	alibi   bool
+}
+
+// scorings but the plain one: the cap, small enough to bend scores of order one,
+// and the bias alone and together.
+var scorings = []scoring{{softCap: 1.5}, {alibi: true}, {softCap: 0.75, alibi: true}}
+
 // eachAttention calls f with every combination that the suite tries, and with a
 // sequence longer than the blocks that a kernel takes.
-func eachAttention(f func(l layout, heads [3]int, lengths []int, window int)) {
+func eachAttention(f func(l layout, heads [3]int, lengths []int, window int, sc scoring)) {
 	for _, l := range layouts {
 		for _, heads := range attentionHeads {
 			for _, lengths := range attentionBatches {
 				for _, window := range windows[l] {
-					f(l, heads, lengths, window)
+					f(l, heads, lengths, window, scoring{})
+				}
+			}
+		}
+		// Head counts that are no power of two have slopes of two sequences.
+		for _, heads := range [][3]int{{1, 1, 8}, {6, 2, 33}, {8, 2, 64}} {
+			for _, lengths := range [][]int{{0}, {2, 3}, {3, 0, 0, 17, 2, 33, 0}} {
+				for _, window := range []int{0, 4} {
+					for _, sc := range scorings {
+						f(l, heads, lengths, window, sc)
+					}
 				}
 			}
 		}
 	}
 	for _, window := range []int{0, 70} {
-		f(dense, [3]int{4, 2, 16}, []int{5, 300}, window)
+		for _, sc := range []scoring{{}, scorings[2]} {
+			f(dense, [3]int{4, 2, 16}, []int{5, 300}, window, sc)
+		}
 	}
+	f(dense, [3]int{2, 1, 8}, []int{1, 700}, 0, scorings[2]) // keys in several blocks
 }
 
 func testAttention(s *suite) {
-	eachAttention(func(l layout, heads [3]int, lengths []int, window int) {
-		tr := s.trial(l, "Attention [Heads KVHeads HeadDim] = %v, lengths %v, Window %d", heads, lengths, window)
+	eachAttention(func(l layout, heads [3]int, lengths []int, window int, sc scoring) {
+		tr := s.trial(l, "Attention [Heads KVHeads HeadDim] = %v, lengths %v, Window %d%v", heads, lengths, window, sc)
 		shape, starts, longest, tokens := packed(heads, lengths, window)
+		sc.set(&shape)
 		attentionTrial(tr, shape, tr.normal(tokens, qkvColumns(shape)), starts, longest)
 	})
 	// Small whole numbers make large scores without rounding: exponentials must
@@ -66,9 +91,10 @@ func attentionTrial(tr *trial, shape tensor.AttentionShape, v []float64, starts 
 }
 
 func testAttentionBackward(s *suite) {
-	eachAttention(func(l layout, heads [3]int, lengths []int, window int) {
-		tr := s.trial(l, "AttentionBackward [Heads KVHeads HeadDim] = %v, lengths %v, Window %d", heads, lengths, window)
+	eachAttention(func(l layout, heads [3]int, lengths []int, window int, sc scoring) {
+		tr := s.trial(l, "AttentionBackward [Heads KVHeads HeadDim] = %v, lengths %v, Window %d%v", heads, lengths, window, sc)
 		shape, starts, longest, tokens := packed(heads, lengths, window)
+		sc.set(&shape)
 		v := tr.held(tr.normal(tokens, qkvColumns(shape)))
 		ov, lsev := tr.forward(shape, v, starts, longest)
 		qkv, begin := tr.values("QKV", v, tokens, qkvColumns(shape)), tr.ints("Starts", starts...)
@@ -103,6 +129,19 @@ func (tr *trial) held(v []float64) []float64 {
 	return decode(tr.dev.Float(), encode(tr.dev.Float(), v))
 }
 
+func (sc scoring) set(a *tensor.AttentionShape) { a.SoftCap, a.ALiBi = sc.softCap, sc.alibi }
+
+func (sc scoring) String() string {
+	s := ""
+	if sc.softCap > 0 {
+		s += fmt.Sprintf(", SoftCap %g", sc.softCap)
+	}
+	if sc.alibi {
+		s += ", ALiBi"
+	}
+	return s
+}
+
 func packed(heads [3]int, lengths []int, window int) (shape tensor.AttentionShape, starts []int, longest, tokens int) {
 	shape = tensor.AttentionShape{Heads: heads[0], KVHeads: heads[1], HeadDim: heads[2],
 		Scale: float32(1 / math.Sqrt(float64(heads[2]))), Window: window}
@@ -132,18 +171,31 @@ func testCachedAttention(s *suite) {
 		for _, heads := range attentionHeads {
 			for _, batch := range batches {
 				for _, window := range windows[l] {
-					cachedTrial(s, l, heads, batch, window, 41)
+					cachedTrial(s, l, heads, batch, window, 41, scoring{})
+				}
+			}
+		}
+		for _, heads := range [][3]int{{6, 2, 33}, {8, 2, 64}} {
+			for _, batch := range batches[1:] {
+				for _, window := range []int{0, 4} {
+					for _, sc := range scorings {
+						cachedTrial(s, l, heads, batch, window, 41, sc)
+					}
 				}
 			}
 		}
 	}
-	cachedTrial(s, dense, [3]int{4, 2, 16}, []chunk{{1, 299, 1}, {0, 200, 90}}, 0, 300)
+	for _, sc := range append([]scoring{{}}, scorings...) {
+		cachedTrial(s, dense, [3]int{4, 2, 16}, []chunk{{1, 299, 1}, {0, 200, 90}}, 0, 300, sc)
+	}
+	cachedTrial(s, dense, [3]int{8, 2, 128}, []chunk{{1, 699, 1}, {0, 590, 4}}, 0, 700, scorings[2]) // in several chunks
 }
 
-func cachedTrial(s *suite, l layout, heads [3]int, batch []chunk, window, capacity int) {
+func cachedTrial(s *suite, l layout, heads [3]int, batch []chunk, window, capacity int, sc scoring) {
 	const slots = 4
-	tr := s.trial(l, "CachedAttention [Heads KVHeads HeadDim] = %v, {slot from n} %v, Window %d", heads, batch, window)
+	tr := s.trial(l, "CachedAttention [Heads KVHeads HeadDim] = %v, {slot from n} %v, Window %d%v", heads, batch, window, sc)
 	shape, _, _, _ := packed(heads, nil, window)
+	sc.set(&shape)
 	width := shape.KVHeads * shape.HeadDim
 	// Rows of the cache that a query may see hold numbers, all others NaN.
 	kv, vv := notANumber(slots*capacity*width), notANumber(slots*capacity*width)

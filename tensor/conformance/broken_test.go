@@ -41,16 +41,21 @@ func firstFailure(dev tensor.Device, section string) string {
 	return message
 }
 
+// mistake is one that a section of the suite finds.
+type mistake struct {
+	name, section string
+	want          string // in the message of the first failure
+	make          func(ops *tensor.Ops)
+}
+
+// good are operations without a mistake.
+var good = ref.New().Ops()
+
 // TestSuiteFindsMistakes breaks one operation at a time, in the ways in which
 // kernels are commonly wrong, and wants the suite to name the result that shows it.
 func TestSuiteFindsMistakes(t *testing.T) {
-	good := ref.New().Ops()
 	runs := 0.0
-	mistakes := []struct {
-		name, section string
-		want          string // in the message of the first failure
-		make          func(ops *tensor.Ops)
-	}{
+	mistakes := []mistake{
 		{"result off by 1e-9", "Matmul", "C[", func(ops *tensor.Ops) {
 			ops.Matmul = func(m tensor.Matmul) {
 				good.Matmul(m)
@@ -486,6 +491,7 @@ func TestSuiteFindsMistakes(t *testing.T) {
 		}},
 	}
 	tried := map[string]bool{"Memory": true, "Order": true, "Zero": true} // see the tests below
+	mistakes = append(mistakes, attentionMistakes...)
 	for _, m := range mistakes {
 		tried[m.section] = true
 		t.Run(m.section+"/"+m.name, func(t *testing.T) {
@@ -509,7 +515,6 @@ func TestSuiteFindsMistakes(t *testing.T) {
 // settings alters the logits and the settings of each row before a correct Sample
 // that reports log-probabilities of the logits as they came.
 func settings(alter func(z []float64, row *tensor.SampleRow)) func(*tensor.Ops) {
-	good := ref.New().Ops()
 	return func(ops *tensor.Ops) {
 		ops.Sample = func(a tensor.Sample) {
 			logits, b, _ := tensor.New(ref.New(), tensor.F64, a.Logits.Shape...)

@@ -29,6 +29,9 @@ import (
 //
 //	dV += Pᵀ·dO    dP = dO·Vᵀ    dS = P∘(dP − D)    dQ += dS·K    dK += dSᵀ·Q
 //
+// A soft cap and ALiBi's bias, where the model has them, are put on a row of scores
+// once its masked ends are known; the bias is a ramp in the place of the key.
+//
 // It has two schedules of the same tiles. By pairs, a task has all of one
 // sequence and key/value head to itself and computes each tile once (5 products).
 // With too few pairs to occupy the threads, dQ by blocks of queries and dK, dV by
@@ -64,16 +67,42 @@ const (
 // attendShape is the shape of attention with what follows from it.
 type attendShape struct {
 	tensor.AttentionShape
-	group int // query heads of one key/value head
-	block int // tokens of a block of queries
+	group  int       // query heads of one key/value head
+	block  int       // tokens of a block of queries
+	slopes []float32 // ALiBi's, of each head
 }
 
-func newAttendShape(what string, a tensor.AttentionShape) attendShape {
-	if a.Heads <= 0 || a.KVHeads <= 0 || a.HeadDim <= 0 || a.Heads%a.KVHeads != 0 || a.Window < 0 {
-		panic(fmt.Sprintf("cpu: %s of shape %+v", what, a))
+func (a *attendShape) set(what string, shape tensor.AttentionShape) {
+	if shape.Heads <= 0 || shape.KVHeads <= 0 || shape.HeadDim <= 0 || shape.Heads%shape.KVHeads != 0 || shape.Window < 0 || shape.SoftCap < 0 {
+		panic(fmt.Sprintf("cpu: %s of shape %+v", what, shape))
 	}
-	group := a.Heads / a.KVHeads
-	return attendShape{a, group, max(queryRows/group, 1)}
+	a.AttentionShape = shape
+	a.group = shape.Heads / shape.KVHeads
+	a.block = max(queryRows/a.group, 1)
+	a.slopes = a.slopes[:0]
+	if shape.ALiBi {
+		for h := range shape.Heads {
+			a.slopes = append(a.slopes, float32(tensor.ALiBiSlope(h, shape.Heads)))
+		}
+	}
+}
+
+// score makes scores of the products of one query and adjacent keys, the first of
+// them `distance` tokens after the query (before it, where negative). The products
+// hold the scale already.
+func (a *attendShape) score(products []float32, head, distance int) {
+	if a.SoftCap > 0 {
+		capScores(products, a.SoftCap)
+	}
+	if a.ALiBi {
+		vecRamp(products, float32(distance), a.slopes[head])
+	}
+}
+
+func capScores(x []float32, limit float32) {
+	for i, v := range x {
+		x[i] = limit * float32(math.Tanh(float64(v/limit)))
+	}
 }
 
 // firstKey is the first key that the query at position p sees.
@@ -130,11 +159,11 @@ func (a *attendShape) stackQueries(dst []float32, q rows, n int, scale float32) 
 	vecScale(dst[:n*w], scale)
 }
 
-// attend sets o, m and l for the stacked queries q of n tokens, the first of them at
-// position p0, over keys [lo, hi) of k and v, which begin at position 0:
+// attend sets o, m and l for the stacked queries q of n tokens and one key/value
+// head, the first of them at position p0, over keys [lo, hi) of k and v, which begin at position 0:
 // m is the largest score of each row, l the sum of exp(score − m), and o the sum of
 // exp(score − m)·value. A row that sees none of the keys has m = −Inf, l = 0, o = 0.
-func (a *attendShape) attend(ws *workspace, o, m, l, q []float32, p0, n int, k, v rows, lo, hi int) {
+func (a *attendShape) attend(ws *workspace, o, m, l, q []float32, kvHead, p0, n int, k, v rows, lo, hi int) {
 	dim, group := a.HeadDim, a.group
 	for r := range m {
 		m[r], l[r] = float32(math.Inf(-1)), 0
@@ -172,6 +201,7 @@ func (a *attendShape) attend(ws *workspace, o, m, l, q []float32, p0, n int, k, 
 				clear(row[:from])
 				clear(row[to:])
 				row = row[from:to]
+				a.score(row, kvHead*group+r-i*group, k0+from-p)
 				largest := vecMax(row)
 				if !(largest > m[r]) && largest == largest {
 					largest = m[r]
@@ -228,7 +258,7 @@ var attentionForwards freeList[attentionForward]
 func attention(a tensor.Attention) {
 	tokens := a.QKV.Rows()
 	j := attentionForwards.take()
-	j.attendShape = newAttendShape("Attention", a.AttentionShape)
+	j.set("Attention", a.AttentionShape)
 	qkv := rowsOf("Attention's QKV", a.QKV, tokens, (a.Heads+2*a.KVHeads)*a.HeadDim)
 	j.o = rowsOf("Attention's O", a.O, tokens, a.Heads*a.HeadDim)
 	j.lse = rowsOf("Attention's LSE", a.LSE, a.Heads, tokens)
@@ -267,7 +297,7 @@ func (j *attentionForward) run(ws *workspace, task int) {
 	j.stackQueries(q, j.q.from(b.at, head*width), b.n, j.Scale)
 	p0 := b.at - b.start
 	k, v := j.k.from(b.start, head*dim), j.v.from(b.start, head*dim)
-	j.attend(ws, o, m, l, q, p0, b.n, k, v, j.firstKey(p0), p0+b.n)
+	j.attend(ws, o, m, l, q, head, p0, b.n, k, v, j.firstKey(p0), p0+b.n)
 	for i := range b.n {
 		out := j.o.from(b.at+i, head*width).data
 		for g := range group {
@@ -298,7 +328,7 @@ func attentionBackward(a tensor.AttentionBackward) {
 	tokens := a.QKV.Rows()
 	width := (a.Heads + 2*a.KVHeads) * a.HeadDim
 	j := attentionGrads.take()
-	j.attendShape = newAttendShape("AttentionBackward", a.AttentionShape)
+	j.set("AttentionBackward", a.AttentionShape)
 	qkv := rowsOf("AttentionBackward's QKV", a.QKV, tokens, width)
 	dqkv := rowsOf("AttentionBackward's DQKV", a.DQKV, tokens, width)
 	j.do = rowsOf("AttentionBackward's DO", a.DO, tokens, a.Heads*a.HeadDim)
@@ -522,6 +552,12 @@ func (g *gradTile) tile(k0, k1 int, queries, keys bool) {
 			clear(dss[:from])
 			clear(dss[to:])
 			ps, dss = ps[from:to], dss[from:to]
+			head, distance := g.head*group+r-i*group, k0+from-p
+			if g.SoftCap > 0 {
+				g.cappedGrads(ps, dss, g.lse[r], g.d[r], head, distance)
+				continue
+			}
+			g.score(ps, head, distance)
 			vecExpSum(ps, ps, g.lse[r])
 			// dS = P∘dP − D·P: the kernel computes dy·w·r − s·k.
 			vecNormGrad(dss, dss, ps, ps, 1, g.d[r])
@@ -535,4 +571,19 @@ func (g *gradTile) tile(k0, k1 int, queries, keys bool) {
 		sgemmSerial(g.ws, true, false, nk, dim, nr, first(s), nk, first(do), dim, dv.at(0), dv.stride, true, nil)
 		sgemmSerial(g.ws, true, false, nk, dim, nr, first(ds), nk, first(q), dim, dk.at(0), dk.stride, true, nil)
 	}
+}
+
+// cappedGrads makes P of a row of products and dS of its dP where scores are capped:
+// the cap's slope, 1 − (s/SoftCap)², is taken before the bias joins the score s.
+func (a *attendShape) cappedGrads(ps, dss []float32, lse, d float32, head, distance int) {
+	capScores(ps, a.SoftCap)
+	for i, s := range ps {
+		t := s / a.SoftCap
+		dss[i] = (dss[i] - d) * (1 - t*t)
+	}
+	if a.ALiBi {
+		vecRamp(ps, float32(distance), a.slopes[head])
+	}
+	vecExpSum(ps, ps, lse)
+	vecMulScale(dss, dss, ps, 1)
 }

@@ -76,7 +76,7 @@ const writeTokens = 32
 func cachedAttention(a tensor.CachedAttention) {
 	tokens := a.QKV.Rows()
 	j := cachedAttentions.take()
-	j.attendShape = newAttendShape("CachedAttention", a.AttentionShape)
+	j.set("CachedAttention", a.AttentionShape)
 	qkv := rowsOf("CachedAttention's QKV", a.QKV, tokens, (a.Heads+2*a.KVHeads)*a.HeadDim)
 	j.o = rowsOf("CachedAttention's O", a.O, tokens, a.Heads*a.HeadDim)
 	if a.K.Rank() != 3 || a.V.Rank() != 3 {
@@ -236,12 +236,12 @@ func (j *cachedAttentionJob) piece(ws *workspace, p *cachedPiece, head int) {
 	k, v := j.keys.from(b.slot*j.capacity, head*dim), j.values.from(b.slot*j.capacity, head*dim)
 	if b.chunks > 1 {
 		o, m, l := j.found(b, p.chunk, head)
-		j.attend(ws, o, m, l, q, b.p, b.n, k, v, p.from, p.to)
+		j.attend(ws, o, m, l, q, head, b.p, b.n, k, v, p.from, p.to)
 		return
 	}
 	o, stats := ws.scratch(slotOut, n*dim), ws.scratch(slotStats, 2*n)
 	m, l := stats[:n], stats[n:]
-	j.attend(ws, o, m, l, q, b.p, b.n, k, v, p.from, p.to)
+	j.attend(ws, o, m, l, q, head, b.p, b.n, k, v, p.from, p.to)
 	j.store(b, head, o, l)
 }
 

@@ -15,12 +15,14 @@ type cachedCase struct {
 	heads, kv, dim, window, slots, extra int
 	steps                                [][]cachedRun
 	past                                 int
+	softCap                              float32
+	alibi                                bool
 }
 
 type cachedRun struct{ slot, n int }
 
 func (c cachedCase) shape() tensor.AttentionShape {
-	return attentionCase{heads: c.heads, kv: c.kv, dim: c.dim, window: c.window}.shape()
+	return attentionCase{heads: c.heads, kv: c.kv, dim: c.dim, window: c.window, softCap: c.softCap, alibi: c.alibi}.shape()
 }
 
 // cache is a device's cache with the positions reached.
@@ -86,18 +88,21 @@ func tokensOf(runs []cachedRun) (n int) {
 }
 
 var cachedCases = map[string]cachedCase{
-	"decode":           {4, 2, 16, 0, 3, 0, [][]cachedRun{{{0, 1}, {1, 1}, {2, 1}}, {{2, 1}, {0, 1}}, {{0, 1}}}, 0},
-	"prompts":          {6, 6, 48, 0, 3, 2, [][]cachedRun{{{0, 70}, {2, 130}}, {{0, 1}, {1, 5}, {2, 1}}, {{2, 1}, {1, 60}}}, 0},
-	"long context":     {8, 1, 64, 0, 2, 0, [][]cachedRun{{{1, 1}, {0, 1}}, {{1, 4}}, {{0, 20}}}, 1022},
-	"window":           {4, 2, 8, 20, 2, 1, [][]cachedRun{{{0, 100}}, {{0, 1}, {1, 30}}, {{0, 3}}, {{0, 9}}}, 0},
-	"window, chunks":   {2, 2, 128, 400, 2, 0, [][]cachedRun{{{0, 30}}, {{0, 1}, {1, 30}}, {{0, 3}}, {{0, 9}}}, 700},
-	"chunk borders":    {4, 2, 64, 0, 1, 0, [][]cachedRun{{{0, 1}}, {{0, 1}}, {{0, 8}}, {{0, 9}}}, 511},
-	"streamed":         {8, 4, 64, 0, 3, 1, [][]cachedRun{{{0, 1}, {2, 1}}, {{0, 8}, {1, 2}, {2, 12}}}, 900},
-	"window 1":         {3, 1, 5, 1, 1, 0, [][]cachedRun{{{0, 600}}, {{0, 1}}}, 0},
-	"one element":      {1, 1, 1, 0, 1, 0, [][]cachedRun{{{0, 1}}, {{0, 2}}}, 0},
-	"many heads":       {160, 1, 8, 0, 1, 0, [][]cachedRun{{{0, 3}}, {{0, 1}}}, 0},
-	"no token":         {4, 2, 16, 0, 2, 0, [][]cachedRun{{}}, 0},
-	"head size of 256": {2, 1, 256, 0, 2, 0, [][]cachedRun{{{0, 40}, {1, 3}}, {{0, 1}, {1, 1}}}, 0},
+	"decode":           {4, 2, 16, 0, 3, 0, [][]cachedRun{{{0, 1}, {1, 1}, {2, 1}}, {{2, 1}, {0, 1}}, {{0, 1}}}, 0, 0, false},
+	"prompts":          {6, 6, 48, 0, 3, 2, [][]cachedRun{{{0, 70}, {2, 130}}, {{0, 1}, {1, 5}, {2, 1}}, {{2, 1}, {1, 60}}}, 0, 0, false},
+	"long context":     {8, 1, 64, 0, 2, 0, [][]cachedRun{{{1, 1}, {0, 1}}, {{1, 4}}, {{0, 20}}}, 1022, 0, false},
+	"window":           {4, 2, 8, 20, 2, 1, [][]cachedRun{{{0, 100}}, {{0, 1}, {1, 30}}, {{0, 3}}, {{0, 9}}}, 0, 0, false},
+	"window, chunks":   {2, 2, 128, 400, 2, 0, [][]cachedRun{{{0, 30}}, {{0, 1}, {1, 30}}, {{0, 3}}, {{0, 9}}}, 700, 0, false},
+	"chunk borders":    {4, 2, 64, 0, 1, 0, [][]cachedRun{{{0, 1}}, {{0, 1}}, {{0, 8}}, {{0, 9}}}, 511, 0, false},
+	"streamed":         {8, 4, 64, 0, 3, 1, [][]cachedRun{{{0, 1}, {2, 1}}, {{0, 8}, {1, 2}, {2, 12}}}, 900, 0, false},
+	"window 1":         {3, 1, 5, 1, 1, 0, [][]cachedRun{{{0, 600}}, {{0, 1}}}, 0, 0, false},
+	"one element":      {1, 1, 1, 0, 1, 0, [][]cachedRun{{{0, 1}}, {{0, 2}}}, 0, 0, false},
+	"many heads":       {160, 1, 8, 0, 1, 0, [][]cachedRun{{{0, 3}}, {{0, 1}}}, 0, 0, false},
+	"no token":         {4, 2, 16, 0, 2, 0, [][]cachedRun{{}}, 0, 0, false},
+	"ALiBi":            {12, 4, 64, 0, 2, 0, [][]cachedRun{{{1, 1}, {0, 1}}, {{1, 4}}, {{0, 20}}}, 1022, 0, true},
+	"cap, window":      {2, 2, 128, 400, 2, 0, [][]cachedRun{{{0, 30}}, {{0, 1}, {1, 30}}, {{0, 9}}}, 700, 2, false},
+	"ALiBi and cap":    {8, 4, 64, 0, 3, 1, [][]cachedRun{{{0, 1}, {2, 1}}, {{0, 8}, {1, 2}, {2, 12}}}, 900, 1.5, true},
+	"head size of 256": {2, 1, 256, 0, 2, 0, [][]cachedRun{{{0, 40}, {1, 3}}, {{0, 1}, {1, 1}}}, 0, 0, false},
 }
 
 func TestCachedAttention(t *testing.T) {

@@ -122,14 +122,18 @@ type attentionCase struct {
 	lengths                []int
 	extra                  int
 	spread                 float64 // of the elements of QKV
+	softCap                float32
+	alibi                  bool
 }
 
 func (c attentionCase) String() string {
-	return fmt.Sprintf("heads=%d,%d,dim=%d,window=%d,lengths=%v,extra=%d,spread=%g", c.heads, c.kv, c.dim, c.window, c.lengths, c.extra, c.spread)
+	return fmt.Sprintf("heads=%d,%d,dim=%d,window=%d,lengths=%v,extra=%d,spread=%g,cap=%g,alibi=%v",
+		c.heads, c.kv, c.dim, c.window, c.lengths, c.extra, c.spread, c.softCap, c.alibi)
 }
 
 func (c attentionCase) shape() tensor.AttentionShape {
-	return tensor.AttentionShape{Heads: c.heads, KVHeads: c.kv, HeadDim: c.dim, Window: c.window, Scale: float32(1 / math.Sqrt(float64(c.dim)))}
+	return tensor.AttentionShape{Heads: c.heads, KVHeads: c.kv, HeadDim: c.dim, Window: c.window, Scale: float32(1 / math.Sqrt(float64(c.dim))),
+		SoftCap: c.softCap, ALiBi: c.alibi}
 }
 
 func (c attentionCase) starts() (starts []int32, longest int) {
@@ -143,26 +147,32 @@ func (c attentionCase) starts() (starts []int32, longest int) {
 }
 
 var attentionCases = []attentionCase{
-	{1, 1, 16, 0, []int{5}, 0, 1},
-	{1, 1, 1, 0, []int{3, 1, 2}, 0, 1},
-	{2, 1, 3, 0, []int{7, 0, 9}, 3, 1},
-	{6, 6, 48, 0, []int{70, 130, 0, 1}, 0, 1},
-	{4, 2, 64, 0, []int{129, 64}, 5, 1},
-	{8, 1, 16, 0, []int{90, 33}, 1, 1},
-	{6, 2, 80, 0, []int{65}, 0, 1},
-	{7, 1, 8, 5, []int{40, 3}, 0, 1},
-	{2, 1, 128, 0, []int{150}, 2, 1},
-	{1, 1, 256, 0, []int{67}, 0, 1},
-	{3, 3, 16, 1, []int{20, 20}, 0, 1},
-	{4, 2, 16, 17, []int{200, 5, 16, 17, 18}, 0, 1},
-	{2, 1, 32, 64, []int{400}, 0, 1},
-	{2, 1, 32, 100, []int{333}, 4, 1},
-	{2, 1, 16, 1000, []int{60}, 0, 1},
-	{1, 1, 8, 0, []int{1300}, 0, 1},     // several blocks of keys
-	{1, 1, 8, 700, []int{1500}, 0, 1},   // and a window over several
-	{2, 1, 16, 0, []int{150}, 0, 30},    // scores of hundreds
-	{160, 1, 4, 0, []int{9}, 0, 1},      // more query heads than rows of a block
-	{4, 4, 32, 0, []int{0, 0, 0}, 0, 1}, // no token
+	{1, 1, 16, 0, []int{5}, 0, 1, 0, false},
+	{1, 1, 1, 0, []int{3, 1, 2}, 0, 1, 0, false},
+	{2, 1, 3, 0, []int{7, 0, 9}, 3, 1, 0, false},
+	{6, 6, 48, 0, []int{70, 130, 0, 1}, 0, 1, 0, false},
+	{4, 2, 64, 0, []int{129, 64}, 5, 1, 0, false},
+	{8, 1, 16, 0, []int{90, 33}, 1, 1, 0, false},
+	{6, 2, 80, 0, []int{65}, 0, 1, 0, false},
+	{7, 1, 8, 5, []int{40, 3}, 0, 1, 0, false},
+	{2, 1, 128, 0, []int{150}, 2, 1, 0, false},
+	{1, 1, 256, 0, []int{67}, 0, 1, 0, false},
+	{3, 3, 16, 1, []int{20, 20}, 0, 1, 0, false},
+	{4, 2, 16, 17, []int{200, 5, 16, 17, 18}, 0, 1, 0, false},
+	{2, 1, 32, 64, []int{400}, 0, 1, 0, false},
+	{2, 1, 32, 100, []int{333}, 4, 1, 0, false},
+	{2, 1, 16, 1000, []int{60}, 0, 1, 0, false},
+	{1, 1, 8, 0, []int{1300}, 0, 1, 0, false},     // several blocks of keys
+	{1, 1, 8, 700, []int{1500}, 0, 1, 0, false},   // and a window over several
+	{2, 1, 16, 0, []int{150}, 0, 30, 0, false},    // scores of hundreds
+	{160, 1, 4, 0, []int{9}, 0, 1, 0, false},      // more query heads than rows of a block
+	{4, 4, 32, 0, []int{0, 0, 0}, 0, 1, 0, false}, // no token
+	{12, 4, 16, 0, []int{5, 1100}, 0, 1, 0, true},
+	{2, 1, 32, 100, []int{333}, 4, 1, 0, true},
+	{4, 2, 64, 0, []int{129, 64}, 5, 1, 2, false},
+	{2, 1, 16, 0, []int{150}, 0, 30, 50, false}, // capped scores of hundreds
+	{3, 3, 80, 70, []int{0, 200, 7}, 1, 2, 1.5, true},
+	{2, 1, 8, 0, []int{900}, 0, 1, 3, true},
 }
 
 func randomAttention(r *rand.Rand) attentionCase {
@@ -171,6 +181,10 @@ func randomAttention(r *rand.Rand) attentionCase {
 	if r.IntN(2) == 0 {
 		c.window = 1 + r.IntN(150)
 	}
+	if r.IntN(3) == 0 {
+		c.softCap = 1 + 3*r.Float32()
+	}
+	c.alibi = r.IntN(3) == 0
 	for range 1 + r.IntN(4) {
 		c.lengths = append(c.lengths, r.IntN(140))
 	}
@@ -250,7 +264,7 @@ func TestAttentionRandomShapes(t *testing.T) {
 // One sequence and few heads take the schedule of blocks on many threads, that of
 // pairs on one; both must give the same bits.
 func TestAttentionThreads(t *testing.T) {
-	cases := append([]attentionCase{{1, 1, 48, 0, []int{500}, 0, 1}, {4, 1, 16, 70, []int{333}, 0, 1}}, attentionCases...)
+	cases := append([]attentionCase{{1, 1, 48, 0, []int{500}, 0, 1, 0, false}, {4, 1, 16, 70, []int{333}, 0, 1, 0, false}}, attentionCases...)
 	byPairs := map[bool]int{}
 	for _, c := range cases {
 		qkv, do := c.inputs(3)
@@ -287,7 +301,7 @@ func lastByPairs() bool {
 
 // A sequence's attention doesn't depend on its neighbours in the batch.
 func TestAttentionPackedEqualsAlone(t *testing.T) {
-	c := attentionCase{4, 2, 48, 0, []int{100, 37, 200}, 0, 1}
+	c := attentionCase{4, 2, 48, 0, []int{100, 37, 200}, 0, 1, 0, false}
 	qkv, do := c.inputs(5)
 	run := c.on(t, qkv, do)
 	attention(run.forward)
@@ -307,7 +321,7 @@ func TestAttentionPackedEqualsAlone(t *testing.T) {
 }
 
 func TestAttentionAllocatesNothing(t *testing.T) {
-	c := attentionCase{4, 2, 48, 0, []int{100, 37, 200}, 0, 1}
+	c := attentionCase{4, 2, 48, 0, []int{100, 37, 200}, 0, 1, 0, false}
 	qkv, do := c.inputs(5)
 	run := c.on(t, qkv, do)
 	if n := testing.AllocsPerRun(20, func() { attention(run.forward) }); n != 0 {
@@ -334,7 +348,7 @@ func TestAttentionRefusesBrokenShapes(t *testing.T) {
 		"order":       func(a *tensor.Attention) { a.Starts.Int32()[1] = 10 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := attentionCase{4, 2, 8, 0, []int{3, 6}, 0, 1}
+			c := attentionCase{4, 2, 8, 0, []int{3, 6}, 0, 1, 0, false}
 			qkv, do := c.inputs(1)
 			run := c.on(t, qkv, do)
 			spoil(&run.forward)
@@ -380,9 +394,11 @@ func benchmarkAttention(b *testing.B, c attentionCase, backward bool) {
 }
 
 var attentionBenchmarks = map[string]attentionCase{
-	"15m-8x256":      {6, 6, 48, 0, []int{256, 256, 256, 256, 256, 256, 256, 256}, 0, 1},
-	"gqa8-1x2048":    {32, 4, 64, 0, []int{2048}, 0, 1},
-	"gqa4-window512": {16, 4, 128, 512, []int{2048}, 0, 1},
+	"15m-8x256":      {6, 6, 48, 0, []int{256, 256, 256, 256, 256, 256, 256, 256}, 0, 1, 0, false},
+	"gqa8-1x2048":    {32, 4, 64, 0, []int{2048}, 0, 1, 0, false},
+	"gqa4-window512": {16, 4, 128, 512, []int{2048}, 0, 1, 0, false},
+	"alibi-1x2048":   {32, 4, 64, 0, []int{2048}, 0, 1, 0, true},
+	"softcap-1x2048": {32, 4, 64, 0, []int{2048}, 0, 1, 50, false},
 }
 
 func BenchmarkAttention(b *testing.B) {
