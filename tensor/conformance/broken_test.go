@@ -292,6 +292,25 @@ func TestSuiteFindsMistakes(t *testing.T) {
 				good.GLUBackward(dx, dy, x, tensor.ReLU)
 			}
 		}},
+		{"the tanh approximation for GELU", "Activate", "y[", func(ops *tensor.Ops) {
+			ops.Activate = func(y, x tensor.Tensor, act tensor.Activation) {
+				if act == tensor.GELU {
+					act = tensor.GELUTanh
+				}
+				good.Activate(y, x, act)
+			}
+		}},
+		{"the slope taken after dx has become x", "ActivateBackward", "with dx = x", func(ops *tensor.Ops) {
+			ops.ActivateBackward = func(dx, dy, x tensor.Tensor, act tensor.Activation) {
+				if dx.Addr == x.Addr {
+					good.Copy(dx, dy)
+				}
+				good.ActivateBackward(dx, dy, x, act)
+			}
+		}},
+		{"the value in place of the slope", "ActivateBackward", "dx[", func(ops *tensor.Ops) {
+			ops.ActivateBackward = func(dx, dy, x tensor.Tensor, act tensor.Activation) { good.Activate(dx, x, act) }
+		}},
 		{"DX of ignored rows not set", "CrossEntropy", "DX[", func(ops *tensor.Ops) {
 			ops.CrossEntropy = func(a tensor.CrossEntropy) {
 				good.CrossEntropy(a)

@@ -63,6 +63,8 @@ var sections = []struct {
 	{"CachedAttention", testCachedAttention},
 	{"GLU", testGLU},
 	{"GLUBackward", testGLUBackward},
+	{"Activate", testActivate},
+	{"ActivateBackward", testActivateBackward},
 	{"CrossEntropy", testCrossEntropy},
 	{"LogProb", testLogProb},
 	{"LogProbBackward", testLogProbBackward},

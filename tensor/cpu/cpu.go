@@ -55,6 +55,8 @@ func New() *Device {
 		CachedAttention:   cachedAttention,
 		GLU:               glu,
 		GLUBackward:       gluBackward,
+		Activate:          activation,
+		ActivateBackward:  activationBackward,
 		CrossEntropy:      crossEntropy,
 		LogProb:           logProb,
 		LogProbBackward:   logProbBackward,

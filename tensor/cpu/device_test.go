@@ -131,6 +131,12 @@ func newRowOps(t testing.TB, dev tensor.Device, tokens, hidden int) *rowOps {
 		call("GLU", func() { ops.GLU(gated, gates, act) }, gated)
 		call("GLUBackward", func() { ops.GLUBackward(dgates, x, gates, act) }, dgates)
 	}
+	flatGates := gates.Reshape(2*tokens, hidden)
+	activated, dactivated := blank(2*tokens, hidden), blank(2*tokens, hidden)
+	for _, act := range []tensor.Activation{tensor.SiLU, tensor.GELU, tensor.GELUTanh, tensor.ReLU} {
+		call("Activate", func() { ops.Activate(activated, flatGates, act) }, activated)
+		call("ActivateBackward", func() { ops.ActivateBackward(dactivated, activated, flatGates, act) }, dactivated)
+	}
 	step := make([]float64, tensor.StepSize)
 	step[tensor.StepLR], step[tensor.StepBias1], step[tensor.StepBias2] = 1e-2, 0.1, 0.01
 	block := placeDoubles(t, dev, step)
@@ -335,6 +341,8 @@ func TestBrokenInvariants(t *testing.T) {
 		{"Delta and Sum together", func() {
 			ops.RMSNorm(tensor.RMSNorm{Y: x, X: x, W: place(t, d, nil, 8), RStd: place(t, d, nil, 3), Delta: x})
 		}},
+		{"activation 9 is unknown", func() { ops.Activate(x, x, 9) }},
+		{"ActivateBackward's dy", func() { ops.ActivateBackward(x, w, x, tensor.SiLU) }},
 		{"LayerNorm takes Delta and Sum together", func() {
 			ops.LayerNorm(tensor.LayerNorm{Y: x, X: x, W: place(t, d, nil, 8), Mean: place(t, d, nil, 3), RStd: place(t, d, nil, 3), Delta: x})
 		}},
@@ -360,7 +368,7 @@ func BenchmarkRows(b *testing.B) {
 	set := newRowOps(b, New(), tokens, hidden)
 	each := map[string]int{ // bytes an element of [tokens, hidden]
 		"Add": 12, "Scale": 8, "Zero": 4, "Copy": 12, "SumRows": 4, "Embedding": 8, "EmbeddingBackward": 12,
-		"RMSNorm": 16, "RMSNormBackward": 16, "RMSNorm with WOffset": 8, "LayerNorm": 16, "LayerNormBackward": 16, "GLU": 12, "GLUBackward": 20, "SumSquares": 4, "AdamW": 28,
+		"RMSNorm": 16, "RMSNormBackward": 16, "RMSNorm with WOffset": 8, "LayerNorm": 16, "LayerNormBackward": 16, "GLU": 12, "GLUBackward": 20, "Activate": 16, "ActivateBackward": 24, "SumSquares": 4, "AdamW": 28,
 	}
 	for i, f := range set.calls {
 		if n := each[set.names[i]]; n > 0 {

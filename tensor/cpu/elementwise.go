@@ -6,8 +6,8 @@ import (
 	"ringtail/tensor"
 )
 
-// Operations on each element apart: Add, Scale and the gated activations. The
-// elements, in the order of rows, are cut into tasks of grain elements; a task
+// Operations on each element apart: Add, Scale, the gated activations and those of
+// activate.go. The elements, in the order of rows, are cut into tasks of grain elements; a task
 // calls its kernel on runs of adjacent ones.
 
 type elementwise uint8
@@ -17,6 +17,8 @@ const (
 	scaleElements
 	gateElements
 	gateGradients
+	activateElements
+	activateGradients
 )
 
 // The number of elements of a task: enough to be worth handing out, few enough
@@ -65,6 +67,10 @@ func (j *elementwiseJob) run(_ *workspace, task int) {
 			gate(j.act, v[0], v[1], v[2])
 		case gateGradients:
 			gateGradient(j.act, v[0], v[1], v[2], v[3], v[4])
+		case activateElements:
+			activate(j.act, v[0], v[1])
+		case activateGradients:
+			activateGradient(j.act, v[0], v[1], v[2])
 		}
 		i += n
 	}

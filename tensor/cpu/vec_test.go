@@ -115,15 +115,17 @@ var activations = []struct {
 	act, d func(x float64) float64
 	glu    func(y, g, u []float32)
 	grad   func(dg, du, dy, g, u []float32)
+	plain  func(y, x []float32)
+	slope  func(dx, dy, x []float32)
 }{
 	{"SiLU",
 		func(x float64) float64 { return x / (1 + math.Exp(-x)) },
-		func(x float64) float64 { s := 1 / (1 + math.Exp(-x)); return s + x*s*(1-s) }, vecGLUSiLU, vecGLUSiLUGrad},
+		func(x float64) float64 { s := 1 / (1 + math.Exp(-x)); return s + x*s*(1-s) }, vecGLUSiLU, vecGLUSiLUGrad, vecSiLU, vecSiLUGrad},
 	{"GELU",
 		func(x float64) float64 { return x * math.Erfc(-x/math.Sqrt2) / 2 },
 		func(x float64) float64 {
 			return math.Erfc(-x/math.Sqrt2)/2 + x*math.Exp(-x*x/2)/math.Sqrt(2*math.Pi)
-		}, vecGLUGELU, vecGLUGELUGrad},
+		}, vecGLUGELU, vecGLUGELUGrad, vecGELU, vecGELUGrad},
 	{"GELUTanh",
 		func(x float64) float64 {
 			return x / (1 + math.Exp(-2*math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x)))
@@ -132,7 +134,7 @@ var activations = []struct {
 			c := 2 * math.Sqrt(2/math.Pi)
 			s := 1 / (1 + math.Exp(-c*(x+0.044715*x*x*x)))
 			return s + x*s*(1-s)*c*(1+3*0.044715*x*x)
-		}, vecGLUGELUTanh, vecGLUGELUTanhGrad},
+		}, vecGLUGELUTanh, vecGLUGELUTanhGrad, vecGELUTanh, vecGELUTanhGrad},
 	{"ReLU",
 		func(x float64) float64 { return max(x, 0) },
 		func(x float64) float64 {
@@ -140,7 +142,7 @@ var activations = []struct {
 				return 1
 			}
 			return 0
-		}, vecGLUReLU, vecGLUReLUGrad},
+		}, vecGLUReLU, vecGLUReLUGrad, vecReLU, vecReLUGrad},
 }
 
 func vecCases() []vecCase {
@@ -239,7 +241,17 @@ func vecCases() []vecCase {
 			vecCase{"GLU" + a.name + "Grad", 5, none(func(v [][]float32) { a.grad(v[0], v[1], v[2], v[3], v[4]) }),
 				perElement(func(x []float64) { x[0], x[1] = x[2]*x[4]*a.d(x[3]), x[2]*a.act(x[3]) })},
 			vecCase{"GLU" + a.name + "GradInPlace", 3, none(func(v [][]float32) { a.grad(v[1], v[2], v[0], v[1], v[2]) }),
-				perElement(func(x []float64) { x[1], x[2] = x[0]*x[2]*a.d(x[1]), x[0]*a.act(x[1]) })})
+				perElement(func(x []float64) { x[1], x[2] = x[0]*x[2]*a.d(x[1]), x[0]*a.act(x[1]) })},
+			vecCase{a.name, 2, none(func(v [][]float32) { a.plain(v[0], v[1]) }),
+				perElement(func(x []float64) { x[0] = a.act(x[1]) })},
+			vecCase{a.name + "InPlace", 1, none(func(v [][]float32) { a.plain(v[0], v[0]) }),
+				perElement(func(x []float64) { x[0] = a.act(x[0]) })},
+			vecCase{a.name + "Grad", 3, none(func(v [][]float32) { a.slope(v[0], v[1], v[2]) }),
+				perElement(func(x []float64) { x[0] = x[1] * a.d(x[2]) })},
+			vecCase{a.name + "GradInX", 2, none(func(v [][]float32) { a.slope(v[1], v[0], v[1]) }),
+				perElement(func(x []float64) { x[1] = x[0] * a.d(x[1]) })},
+			vecCase{a.name + "GradInDY", 2, none(func(v [][]float32) { a.slope(v[0], v[0], v[1]) }),
+				perElement(func(x []float64) { x[0] *= a.d(x[1]) })})
 	}
 	return cases
 }
@@ -313,6 +325,14 @@ func TestActivationAccuracy(t *testing.T) {
 			}
 			a.glu(y, x, one)
 			a.grad(dx, du, one, x, one)
+			plain, slope := make([]float32, n), make([]float32, n)
+			a.plain(plain, x)
+			a.slope(slope, one, x)
+			for i := range x { // the gated form times 1
+				if plain[i] != y[i] || slope[i] != dx[i] {
+					t.Fatalf("%s(%v) is %v, %v when gated; its slope %v and %v", a.name, x[i], plain[i], y[i], slope[i], dx[i])
+				}
+			}
 			for i := range x {
 				f, d := a.act(float64(x[i])), a.d(float64(x[i]))
 				if math.Abs(float64(y[i])-f) > 3e-6*math.Abs(f) || math.Abs(float64(du[i])-f) > 3e-6*math.Abs(f) {
@@ -326,9 +346,10 @@ func TestActivationAccuracy(t *testing.T) {
 				x[i] = []float32{-1e9, -1000, -100, -20, 20, 100, 1000, 1e9}[i%8]
 			}
 			a.grad(dx, du, one, x, one)
+			a.slope(slope, one, x)
 			for i := range x {
-				if d := a.d(float64(x[i])); math.Abs(float64(dx[i])-d) > 1e-6 {
-					t.Fatalf("%s'(%v) = %v, want %v", a.name, x[i], dx[i], d)
+				if d := a.d(float64(x[i])); math.Abs(float64(dx[i])-d) > 1e-6 || slope[i] != dx[i] {
+					t.Fatalf("%s'(%v) = %v and %v, want %v", a.name, x[i], dx[i], slope[i], d)
 				}
 			}
 		}
@@ -484,6 +505,10 @@ func BenchmarkVec(b *testing.B) {
 		{"GLUSiLUGrad", 20, func(n int) { vecGLUSiLUGrad(v[0][:n], v[4][:n], v[1][:n], v[2][:n], v[3][:n]) }},
 		{"GLUGELU", 12, func(n int) { vecGLUGELU(v[0][:n], v[1][:n], v[2][:n]) }},
 		{"GLUGELUTanh", 12, func(n int) { vecGLUGELUTanh(v[0][:n], v[1][:n], v[2][:n]) }},
+		{"SiLU", 8, func(n int) { vecSiLU(v[0][:n], v[1][:n]) }},
+		{"SiLUGrad", 12, func(n int) { vecSiLUGrad(v[0][:n], v[1][:n], v[2][:n]) }},
+		{"GELU", 8, func(n int) { vecGELU(v[0][:n], v[1][:n]) }},
+		{"GELUTanh", 8, func(n int) { vecGELUTanh(v[0][:n], v[1][:n]) }},
 		{"WidenBF16", 6, func(n int) { vecWidenBF16(v[0][:n], h[:n]) }},
 		{"NarrowBF16", 6, func(n int) { vecNarrowBF16(h[:n], v[1][:n]) }},
 		{"WidenF16", 6, func(n int) { vecWidenF16(v[0][:n], h[:n]) }},

@@ -175,7 +175,7 @@ func TestAttention(t *testing.T) {
 	}
 }
 
-// TestGLU holds values that torch 2.11 gives.
+// TestGLU holds values that torch 2.11 gives, of Activate too.
 func TestGLU(t *testing.T) {
 	m := newMaker(t)
 	gates := []float64{-2, -0.5, 1, 3}
@@ -188,6 +188,9 @@ func TestGLU(t *testing.T) {
 		x, y := m.set(m.blank(1, 8), append(append([]float64(nil), gates...), 1, 1, 2, -1)...), m.blank(1, 4)
 		m.ops.GLU(y, x, act)
 		m.expect("y", y, 1e-15, want[0], want[1], 2*want[2], -want[3])
+		plain := m.set(m.blank(2, 2), gates...)
+		m.ops.Activate(plain, plain, act)
+		m.expect("Activate's y", plain, 1e-15, want...)
 	}
 }
 

@@ -352,6 +352,26 @@ func TestGLUGradient(t *testing.T) {
 	}
 }
 
+func TestActivateGradient(t *testing.T) {
+	for _, act := range []tensor.Activation{tensor.SiLU, tensor.GELU, tensor.GELUTanh, tensor.ReLU} {
+		for _, s := range [][2]int{{0, 3}, {1, 1}, {3, 7}, {5, 17}} {
+			t.Run(fmt.Sprint(act, s), func(t *testing.T) {
+				m := newMaker(t)
+				x, c, y := m.random(s[0], s[1]), m.random(s[0], s[1]), m.blank(s[0], s[1])
+				each(x, func(v *float64) { *v *= 3 }) // reach the bends on both sides
+				loss := func() float64 { m.ops.Activate(y, x, act); return weigh(c, y) }
+				dx, inX, inDY := m.blank(s[0], s[1]), m.copy(x), m.copy(c)
+				m.ops.ActivateBackward(dx, c, x, act)
+				m.ops.ActivateBackward(inX, c, inX, act)
+				m.ops.ActivateBackward(inDY, inDY, x, act)
+				m.differ("x", x, dx, loss)
+				m.differ("x with dx = x", x, inX, loss)
+				m.differ("x with dx = dy", x, inDY, loss)
+			})
+		}
+	}
+}
+
 func TestCrossEntropyGradient(t *testing.T) {
 	for _, s := range []struct {
 		h, vocab int
