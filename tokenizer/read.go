@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"unicode"
 	"unicode/utf8"
@@ -26,6 +27,9 @@ const (
 // Load reads a tokenizer.json file. Errors name the file and the field; those
 // about a component that is not implemented wrap ErrUnsupported.
 func Load(path string) (*Tokenizer, error) {
+	if filepath.Ext(path) == ".model" {
+		return LoadSentencepiece(path)
+	}
 	data, err := readFile(path)
 	if err != nil {
 		return nil, err

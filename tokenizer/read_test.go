@@ -127,7 +127,7 @@ func TestBrokenFiles(t *testing.T) {
 
 func TestUnsupportedComponents(t *testing.T) {
 	for field, kinds := range map[string][]string{
-		"model": {"Unigram", "WordPiece", "WordLevel"}, "normalizer": {"Precompiled", "BertNormalizer"},
+		"model": {"WordPiece", "WordLevel"}, "normalizer": {"BertNormalizer"},
 		"pre_tokenizer": {"BertPreTokenizer"}, "decoder": {"WordPiece", "CTC"}, "post_processor": {"Odd"},
 	} {
 		for _, kind := range kinds {

@@ -38,11 +38,13 @@ var ErrUnsupported = errors.New("unsupported")
 // Tokenizer maps text to token ids and back. It is safe for concurrent use
 // once loaded, except for AddTokens.
 type Tokenizer struct {
-	doc  *object // tokenizer.json
-	data []byte  // the file as it was read; nil once doc has changed
+	doc     *object        // tokenizer.json; nil if it is yet to be made
+	compose func() *object // makes doc, for a tokenizer that was read from another form
+	data    []byte         // the file as it was read; nil once doc has changed
 
 	added      addedVocabulary
-	special    idSet      // ids of special added tokens
+	special    idSet      // ids of special added tokens and control pieces
+	control    idSet      // control pieces of a sentencepiece model, which are not read in text
 	normalizer normalizer // nil: none
 	pre        []preTokenizer
 	model      model
@@ -213,6 +215,8 @@ func (t *Tokenizer) TokenBytes(id int32) []byte {
 			token = replaceNormalizer(d).normalize(piece{text: token}, false).text
 		case metaspaceDecoder:
 			token = strings.ReplaceAll(token, d.mark, " ")
+		case *spDecoder:
+			return d.tokenBytes(token)
 		case bpeDecoder:
 			token = strings.ReplaceAll(token, d.suffix, " ")
 		}
@@ -245,7 +249,7 @@ func (t *Tokenizer) AddedTokens() ([]int32, []AddedToken) {
 // rebuildAdded brings what is derived from the added tokens up to date.
 func (t *Tokenizer) rebuildAdded() {
 	t.added.build(t.normalizer)
-	t.special = nil
+	t.special = slices.Clone(t.control)
 	for id, a := range t.added.tokens {
 		if a.Special {
 			t.special.add(id)
@@ -285,6 +289,15 @@ func (t *Tokenizer) AddTokens(tokens ...AddedToken) ([]int32, error) {
 
 // writeAdded brings the document's added_tokens up to date.
 func (t *Tokenizer) writeAdded() {
+	if t.doc == nil {
+		return // it will be made with them
+	}
+	t.doc.set("added_tokens", t.addedJSON())
+	t.data = nil
+}
+
+// addedJSON lists the added tokens by id.
+func (t *Tokenizer) addedJSON() []addedTokenJSON {
 	ids, tokens := t.AddedTokens()
 	list := make([]addedTokenJSON, len(ids))
 	for i, a := range tokens {
@@ -294,8 +307,7 @@ func (t *Tokenizer) writeAdded() {
 			Normalized: a.Normalized, Special: a.Special,
 		}
 	}
-	t.doc.set("added_tokens", list)
-	t.data = nil
+	return list
 }
 
 // JSON returns the tokenizer as a tokenizer.json: the bytes it was read from,
@@ -303,6 +315,9 @@ func (t *Tokenizer) writeAdded() {
 func (t *Tokenizer) JSON() []byte {
 	if t.data != nil {
 		return t.data
+	}
+	if t.doc == nil {
+		return t.compose().bytes()
 	}
 	return t.doc.bytes()
 }

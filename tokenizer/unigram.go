@@ -89,11 +89,7 @@ func (m *unigram) encodeWord(out *sink, p piece) {
 	}
 	slot := m.cache.slot(p.text)
 	if e := m.cache.get(slot, p.text); e != nil {
-		w.reset()
-		w.ids = append(w.ids, e.ids...)
-		for _, end := range e.ends {
-			w.ends = append(w.ends, int32(end))
-		}
+		w.load(e)
 	} else {
 		m.segment(w, p.text, nil)
 		m.cache.put(slot, p.text, w)

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Makes small sentencepiece models and vectors of what that library computes, in the form of shared/golden.
+
+    python3 sentencepiece_models.py OUT [TEXT...]
+    RINGTAIL_GOLDEN=OUT go test ./tokenizer -run Golden
+
+TEXT are files that models are trained on and whose lines are encoded; without any, a text is made up.
+"""
+import argparse, io, json, os, random, re
+import sentencepiece as spm
+from sentencepiece import sentencepiece_model_pb2 as pb
+
+a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+a.add_argument("out"); a.add_argument("texts", nargs="*"); a.add_argument("--seed", type=int, default=1)
+a.add_argument("--vocab", type=int, default=600); a.add_argument("--lines", type=int, default=150)
+a.add_argument("--only", default="", help="regular expression on the names")
+a = a.parse_args()
+rnd = random.Random(a.seed)
+folder = os.path.join(a.out, "tokenizers"); os.makedirs(folder, exist_ok=True)
+
+SYLLABLES = "ka to mi ren so lu ba the ing er 中 国 人 的 我们 は です ё ща ñ é ü 한 국".split()
+def word(): return "".join(rnd.choice(SYLLABLES) for _ in range(rnd.randint(1, 4)))
+def made_up():
+    words = [word() for _ in range(400)]
+    return [" ".join(rnd.choice(words) if rnd.random() < .8 else str(rnd.randint(0, 9999)) for _ in range(rnd.randint(3, 20))) + rnd.choice(".!?,") for _ in range(600)]
+lines = [l for f in a.texts for l in open(f, encoding="utf-8").read().split("\n") if l.strip()] or made_up()
+rnd.shuffle(lines)
+lines = [l[:2000] for l in lines]
+
+ODD = ["", " ", "  ", "   a", "a   ", " a  b ", "\u2581", "\u2581\u2581", "a\u2581", "\u2581a", " \u2581 ", "\n", "a\nb", "a\r\nb", "\t\ta", "a\u3000b", "\u00a0a", "e\u0301", "é", "ﬁ", "①", "ＡＢＣ", "ｶﾞ",
+       "ﷺ", "a\u0000b", "\u200b", "a\u200bb", "\ufeffx", "😀", "👨‍👩‍👧", "🇩🇪", "�", "<s>", "</s>", "<unk>", "<pad>", "<0x41>", "x<s>y</s>z", "aaaaaaaaaaaaaaaaaaaaaaaa", "AAAA", "0123456789", "12 345", "ﾊﾟ", "각", "각",
+       "İ", "ß", "Straße", "Å", "Ω", "½", "x²", "ｱ ｲ", "…", "don't", "ÀÉ", "a\u0301\u0302b", "<user>", "a<user>b", " <user> ", "<user><user>", "@@x", "the@@", "@@ @@", "@@@", "\u0600a", "a\u0600b", "ᾳ", "㍍", "𝒜", "\u0345", "\u1e9b\u0323"]
+def texts():
+    out = list(ODD)
+    for _ in range(a.lines):
+        l = rnd.choice(lines)
+        i = rnd.randrange(len(l)); out.append(l[i:i + rnd.randint(1, 120)])
+    for _ in range(a.lines // 2):  # pieces of the odd ones and of text, joined
+        out.append("".join(rnd.choice(ODD) if rnd.random() < .5 else rnd.choice(lines)[:rnd.randint(0, 9)] for _ in range(rnd.randint(2, 6))))
+    for c in ["a", " ", "中", "ab", "x ", "the "]: out.append(c * 300)
+    out.append(" ".join(rnd.choice(lines) for _ in range(12)))
+    return [t.encode("utf-8", "replace").decode() for t in out]
+
+def save(name, proto):
+    data = proto.SerializeToString()
+    sp = spm.SentencePieceProcessor(model_proto=data)
+    open(os.path.join(folder, name + ".model"), "wb").write(data)
+    vectors = []
+    for t in texts():
+        ids = sp.encode(t)
+        vectors.append({"text": t, "ids": ids, "decoded": sp.decode(ids)})
+    json.dump(vectors, open(os.path.join(folder, name + ".vectors.json"), "w", encoding="utf-8"), ensure_ascii=False, indent=0)
+    print(f"{name}: {len(proto.pieces)} pieces, {len(vectors)} texts")
+
+def train(name, change=None, **o):
+    if not re.search(a.only, name): return
+    model = io.BytesIO()
+    o = {"vocab_size": a.vocab, "hard_vocab_limit": False, "minloglevel": 2, "num_threads": 1, "character_coverage": .995, "max_sentence_length": 10000} | o
+    spm.SentencePieceTrainer.train(sentence_iterator=iter(lines[:3000]), model_writer=model, **o)
+    proto = pb.ModelProto.FromString(model.getvalue())
+    if change: change(proto)
+    save(name, proto)
+
+def unused(proto):
+    """Some pieces out of use, as SetVocabulary does."""
+    for p in proto.pieces:
+        if p.type == 1 and len(p.piece) > 1 and rnd.random() < .3: p.type = 5
+def ties(proto):
+    """Few different scores."""
+    for p in proto.pieces:
+        if p.type == 1: p.score = float(int(p.score / 40) if proto.trainer_spec.model_type == 2 else round(p.score))
+def no_characters(proto):
+    """Pieces made of characters that are no piece."""
+    keep = [p for p in proto.pieces if not (p.type == 1 and len(p.piece) == 1 and rnd.random() < .3)]
+    keep = [pb.ModelProto.SentencePiece.FromString(p.SerializeToString()) for p in keep]
+    del proto.pieces[:]; proto.pieces.extend(keep)
+
+USER = ["<user>", "@@", "@@@", "the@@", "▁@@", "ﬁ"]
+for kind in ("bpe", "unigram"):
+    t = {"model_type": kind}
+    train(f"{kind}_nmt_nfkc", **t)
+    train(f"{kind}_llama", **t, byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True, allow_whitespace_only_pieces=True)
+    train(f"{kind}_gemma", **t, byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=False, split_digits=True, allow_whitespace_only_pieces=True, user_defined_symbols=USER + ["\n", "\n\n", "▁▁", "▁▁▁"], pad_id=0, eos_id=1, bos_id=2, unk_id=3)
+    train(f"{kind}_user", **t, user_defined_symbols=USER, control_symbols=["<ctl>"])
+    train(f"{kind}_user_bytes", **t, user_defined_symbols=USER, byte_fallback=True, normalization_rule_name="identity")
+    train(f"{kind}_nfkc_cf", **t, normalization_rule_name="nfkc_cf", byte_fallback=True)
+    train(f"{kind}_nfkc", **t, normalization_rule_name="nfkc", remove_extra_whitespaces=False)
+    train(f"{kind}_nmt_nfkc_cf", **t, normalization_rule_name="nmt_nfkc_cf", add_dummy_prefix=False)
+    train(f"{kind}_suffix", **t, treat_whitespace_as_suffix=True)
+    train(f"{kind}_suffix_bytes", **t, treat_whitespace_as_suffix=True, byte_fallback=True, remove_extra_whitespaces=False, normalization_rule_name="identity", allow_whitespace_only_pieces=True)
+    train(f"{kind}_across", **t, split_by_whitespace=False, split_by_unicode_script=False, split_by_number=False, byte_fallback=True)
+    train(f"{kind}_names", **t, pad_id=3, unk_id=0, bos_id=-1, eos_id=1, unk_piece="[UNK]", eos_piece="[END]", pad_piece="[PAD]", unk_surface="[?]")
+    train(f"{kind}_unused", unused, **t, byte_fallback=True)
+    train(f"{kind}_ties", ties, **t)
+    train(f"{kind}_no_characters", no_characters, **t)
