@@ -49,6 +49,8 @@ type RenderOptions struct {
 	Specials []string
 	// Tools is a JSON array of function schemas, or nil for none.
 	Tools json.RawMessage
+	// Documents is a JSON array of documents ({"title", "text"} by convention) that the answer may draw on, or nil for none.
+	Documents json.RawMessage
 	// Vars are further template variables, such as enable_thinking or date_string.
 	Vars []Field
 	// Now is what strftime_now formats; the zero value stands for the time of rendering.

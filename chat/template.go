@@ -81,14 +81,13 @@ func (t *Template) prepare(messages []Message, opts RenderOptions) (*conversatio
 			c.vars = append(c.vars, variable{token.name, jinja.String(token.text)})
 		}
 	}
-	tools := jinja.Value(jinja.None{})
-	if len(opts.Tools) > 0 {
-		var err error
-		if tools, err = jinja.ParseJSON(opts.Tools, originOther); err != nil {
-			return nil, fmt.Errorf("chat template %s: tools: %w", t.name, err)
+	for _, list := range []Field{{"tools", opts.Tools}, {"documents", opts.Documents}} {
+		v, err := fieldValue(list.Value, originOther)
+		if err != nil {
+			return nil, fmt.Errorf("chat template %s: %s: %w", t.name, list.Name, err)
 		}
+		c.vars = append(c.vars, variable{list.Name, v})
 	}
-	c.vars = append(c.vars, variable{"tools", tools}, variable{"documents", jinja.None{}})
 	return c, nil
 }
 

@@ -1,16 +1,32 @@
-"""Makes chat/jinja/testdata/reference.json: templates, and what transformers' Jinja renders them to.
+"""What transformers' Jinja makes of templates, in two forms. Needs transformers >= 5.17 and jinja2 >= 3.1.
 
     python oracle/chat_templates.py > chat/jinja/testdata/reference.json
 
-Needs transformers >= 5.17 and jinja2 >= 3.1. The cases are expressions, statements with whitespace control, and
-chat templates in the style of published models, written for this test, over random messages. A case whose
-rendering fails has "fails": true; the wording of errors isn't compared.
+writes the cases of the interpreter's own test: expressions, statements with whitespace control, and chat templates in
+the style of published models, written for this test, over random messages. A case whose rendering fails has
+"fails": true; the wording of errors isn't compared.
+
+    python oracle/chat_templates.py --golden DIR [--cases N] [--seed S] FILE|FOLDER...
+
+writes DIR/chat_templates.json, a golden folder, of any chat templates: *.jinja, tokenizer_config.json, and the
+conversation templates of ColossalChat, N conversations each, with tools, documents, reasoning and further variables.
+Then `RINGTAIL_GOLDEN=DIR go test ./chat -run Golden`. Besides what ../shared/golden/README.md says of the file a case has
+
+    "tools", "documents", "vars", "tokens", "now"   what the template is given besides messages
+    "error"     the text of raise_exception, or "" where the rendering fails by itself
+    "trained"   where the template has generation blocks: the texts that return_assistant_tokens_mask covers
 """
 
+import argparse
+import copy
 import datetime
 import json
+import os
 import random
+import re
 import sys
+
+import jinja2
 
 import transformers.utils.chat_template_utils as utils
 
@@ -622,6 +638,19 @@ EXPRESSIONS = [
     "'{:_}'.format(1234567)",
     "'{:*^9}'.format('abc')",
     "'{:b} {:o} {:X} {:c}'.format(5,8,255,65)",
+    "i[1:]",
+    "'%s' % undefinedvar",
+    "'x' % undefinedvar",
+    "'x' % l",
+    "'x' % 1",
+    "l.copy()",
+    "['<'|e, '<'|safe]",
+    "5|indent",
+    "l|indent",
+    "undefinedvar|indent",
+    "5|truncate",
+    "undefinedvar|truncate(5)",
+    "'a'|pprint",
 ]
 
 STATEMENTS = [
@@ -777,6 +806,15 @@ STATEMENTS = [
     '{% macro m(a, b=1, c) %}{% endmacro %}',
     '{% if true %}{% for x in l %}{% if x == 1 %}{% break %}{% endif %}{{ x }}{% endfor %}{% endif %}',
     '{% for x in l %}{% set y %}{% if x==1 %}{% continue %}{% endif %}{{x}}{% endset %}{{ y }}{% endfor %}',
+    '{% for x in l %}{% if x > 1 %}{% continue %}{% endif %}{{ x }}{% else %}b{% endfor %}',
+    '{% for x in [1] %}{% continue %}{% else %}b{% endfor %}',
+    '{% for x in [1] %}{% break %}{% else %}b{% endfor %}',
+    '{% for x in l %}{% if x == 1 %}{% break %}{% endif %}{% else %}b{% endfor %}',
+    '{% for loop in l %}{% endfor %}',
+    '{% for a, loop in d.items() %}{% endfor %}',
+    '{% macro m(caller=none) %}{{ caller }}{% endmacro %}{{ m() }}',
+    '{% filter length %}abc{% endfilter %}',
+    '{% filter length|string %}abc{% endfilter %}',
 ]
 
 # Chat templates that use the language the way published ones do.
@@ -1103,13 +1141,171 @@ def chat_vars(rng):
 
 def case(template, variables, shown):
     try:
-        return {"template": template, **shown, "text": utils._compile_jinja_template(template).render(**variables)}
+        return {"template": template, **shown, "text": utils._compile_jinja_template(template).render(**copy.deepcopy(variables))}
     except Exception:
         return {"template": template, **shown, "fails": True}
 
 
+# Plain conversations show the template's own habits, the others what odd contents do to it.
+PLAIN = ["Hi there", "How much is 2 + 2?", "It is 4.", "Thanks, and in French?", "C'est quatre.", "Tell me a story\nin two lines."]
+SPECIALS = [
+    {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+    {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+    {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+    {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"},
+]
+SCHEMAS = TOOLS + [
+    {
+        "type": "function",
+        "function": {
+            "name": "search",
+            "description": "Finds <pages> & \"more\".\n\nArgs: q",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "q": {"type": "string", "description": "What to look for\nin words", "default": "x", "minLength": 1},
+                    "n": {"type": "integer", "description": "how many", "minimum": 0, "maximum": 1.5e3},
+                    "lang": {"anyOf": [{"type": "string", "enum": ["en", "fr"]}, {"type": "null"}], "nullable": True},
+                    "opts": {"type": "object", "additionalProperties": {"type": "boolean"}},
+                },
+                "required": ["q", "n"],
+            },
+            "return": {"type": "array", "items": {"type": "object", "properties": {"url": {"type": "string"}}}, "description": "hits"},
+        },
+    },
+]
+DOCUMENTS = [
+    {"title": "Penguins", "text": "Emperor penguins are the tallest.\nThey swim."},
+    {"title": "Caf\u00e9 \"<b>\"", "text": "", "doc_id": 7},
+]
+
+
+def conversation(rng):
+    """Random messages, and the variables besides them."""
+    plain = rng.random() < 0.5
+
+    def text():
+        return rng.choice(PLAIN) if plain else "".join(rng.choice(TEXTS) for _ in range(rng.randint(1, 3)))
+
+    messages = []
+    if rng.random() < 0.4:
+        messages.append({"role": rng.choice(["system"] * 5 + ["developer"]), "content": text()})
+    with_tools = rng.random() < 0.35
+    for _ in range(rng.randint(1, 4)):
+        content = text()
+        if rng.random() < 0.08:
+            content = [{"type": "text", "text": text()}]
+            if rng.random() < 0.5:
+                content.insert(0, {"type": "image"})
+        messages.append({"role": "user", "content": content})
+        for _ in range(rng.randint(1, 2) if with_tools and rng.random() < 0.6 else 0):
+            calls = []
+            for k in range(rng.choice([1, 1, 2])):
+                arguments = {"q": text(), "n": rng.choice([1, 2.5, None, True, -3, 1e20]), "l": [rng.randint(0, 9), {"t": text()}]}
+                if rng.random() < 0.3:
+                    arguments = rng.choice([{}, json.dumps(arguments), json.dumps(arguments, indent=1, ensure_ascii=False)])
+                calls.append({"id": rng.choice(["abcdefghi", "call_%d" % k]), "type": "function",
+                              "function": {"name": rng.choice(["weather", "search"]), "arguments": arguments}})
+            m = {"role": "assistant", "content": rng.choice([None, "", text()]), "tool_calls": calls}
+            if rng.random() < 0.3:
+                m[rng.choice(["reasoning_content", "thinking"])] = text()
+            messages.append(m)
+            for c in calls:
+                result = rng.choice([text(), '{"t": 21.5}', "[1, 2]"])
+                messages.append({"role": rng.choice(["tool"] * 9 + ["ipython"]), "content": result, "name": c["function"]["name"],
+                                 "tool_call_id": c["id"]})
+        answer = {"role": "assistant", "content": text()}
+        if rng.random() < 0.2:
+            answer[rng.choice(["reasoning_content", "thinking"])] = text()
+        messages.append(answer)
+    if rng.random() < 0.3:
+        messages.pop()
+    if rng.random() < 0.05:
+        messages.insert(rng.randrange(len(messages) + 1), {"role": rng.choice(["user", "assistant", "system"]), "content": text()})
+    given = {}
+    if with_tools or rng.random() < 0.1:
+        tools = rng.sample(SCHEMAS, rng.randint(1, len(SCHEMAS)))
+        given["tools"] = tools if rng.random() < 0.9 else [t["function"] for t in tools]
+    if rng.random() < 0.1:
+        given["documents"] = DOCUMENTS
+    extra = {
+        "enable_thinking": rng.random() < 0.5, "thinking": rng.random() < 0.5, "date_string": "03 Feb 2025", "reasoning_effort": "high",
+        "builtin_tools": ["browser", "python"], "tools_in_user_message": False, "model_identity": "You are Probe.", "controls": {"length": "short"},
+        "citation_mode": "fast", "custom_instructions": text(), "preserve_thinking": True, "xml_tools": SCHEMAS[:1], "conversation_style": "brief",
+    }
+    names = rng.sample(sorted(extra), rng.randint(1, 5)) if rng.random() < 0.5 else []
+    given["vars"] = {n: extra[n] for n in names}
+    given["tokens"] = rng.choice(SPECIALS)
+    return messages, given
+
+
+def golden_case(name, template, messages, given, prompt):
+    """One case: what the template makes of a conversation."""
+    c = {"name": name, "template": template, "messages": messages, "add_generation_prompt": prompt, **given, "now": NOW.isoformat() + "Z",
+         "rendered": None, "error": None}
+    variables = {**given["tokens"], **given["vars"]}
+    try:
+        compiled = utils._compile_jinja_template(template)
+        c["rendered"], spans = utils._render_with_assistant_indices(
+            compiled, messages, given.get("tools"), given.get("documents"), prompt, **variables)
+        if re.search(r"\{%-?\s*generation\b", template):
+            c["trained"] = [c["rendered"][a:b] for a, b in spans]
+    except jinja2.TemplateError as e:
+        raised = type(e) is jinja2.TemplateError  # what raise_exception raises; the other classes are Jinja's own
+        c["error"] = str(e) if raised else ""
+    except Exception:
+        c["error"] = ""
+    return c
+
+
+def templates_in(path):
+    """Names and texts of the chat templates in a file or folder."""
+    if os.path.isdir(path):
+        for entry in sorted(os.listdir(path)):
+            yield from templates_in(os.path.join(path, entry))
+        return
+    stem, kind = os.path.splitext(os.path.basename(path))
+    if kind in (".jinja", ".j2"):
+        with open(path, encoding="utf-8", newline="") as f:
+            yield stem, f.read()
+    elif kind == ".json":
+        with open(path, encoding="utf-8") as f:
+            config = json.load(f)
+        text = config.get("chat_template") if isinstance(config, dict) else None
+        if stem == "tokenizer_config":
+            stem = os.path.basename(os.path.dirname(os.path.abspath(path)))
+        if isinstance(text, str):
+            yield stem, text
+        elif isinstance(text, list):  # several, by name
+            for t in text:
+                yield stem + "-" + t["name"], t["template"]
+
+
+def golden(folder, paths, count, seed):
+    cases = []
+    for path in paths:
+        for name, template in templates_in(path):
+            rng = random.Random(f"{seed} {name}")  # each template's cases stay what they are when another is added
+            for i in range(count):
+                messages, given = conversation(rng)
+                cases.append(golden_case(name, template, messages, given, i % 2 == 1 or messages[-1]["role"] != "assistant"))
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "chat_templates.json"), "w", encoding="utf-8") as f:
+        json.dump(cases, f, ensure_ascii=False, indent=0)
+    failed = sum(c["rendered"] is None for c in cases)
+    print(f"{len(cases)} cases of {len({c['name'] for c in cases})} templates, {failed} of them errors", file=sys.stderr)
+
+
 def main():
-    rng = random.Random(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--golden", metavar="DIR", help="write DIR/chat_templates.json of the templates in PATHS")
+    parser.add_argument("--cases", type=int, default=40, help="conversations per template")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("paths", nargs="*")
+    args = parser.parse_args()
+    if args.golden:
+        return golden(args.golden, args.paths, args.cases, args.seed)
+    rng = random.Random(args.seed)
     cases = [case("{{ " + e + " }}", VARS, {}) for e in EXPRESSIONS]
     cases += [case(s, VARS, {}) for s in STATEMENTS]
     for i, template in enumerate(CHATS):

@@ -174,6 +174,11 @@ func (in *interp) attribute(v Value, name string) (Value, bool, error) {
 		switch name {
 		case "index", "count":
 			return itemsMethod(v, v.Items, name), true, nil
+		case "copy":
+			return method(name, func(in *interp, a *callArgs) (Value, error) {
+				_, err := a.positional("copy", 0, 0)
+				return v, err // nothing can change the original
+			}), true, nil
 		case "append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse":
 			return unsafeMethod(v, name), true, nil
 		}
@@ -259,7 +264,7 @@ func (n *sliceNode) apply(in *interp, sc *scope, v Value) (Value, error) {
 	case Str:
 		return in.sliceStr(v, bounds[0], bounds[1], step)
 	}
-	return undefined("%s can't be sliced", describeType(v)), nil
+	return nil, errorf("'%s' object can't be sliced", v.typeName())
 }
 
 // sliceBounds resolves start:stop:step over n elements to the first index, the step and the number of elements.

@@ -3,6 +3,7 @@ package jinja
 import (
 	"math"
 	"math/big"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -43,8 +44,13 @@ func init() {
 		},
 		"pprint": func(in *interp, v Value, a *callArgs) (Value, error) {
 			out := &builder{limit: in.limits.Output}
-			err := in.repr(out, v)
-			return out.str(), err
+			if err := in.repr(out, v); err != nil {
+				return nil, err
+			}
+			if slices.Contains(out.text, '{') || len(out.text) > 80 { // where pprint sorts keys and breaks lines
+				return nil, errorf("filter 'pprint' is refused for mappings and for more than a line: use tojson")
+			}
+			return out.str(), nil
 		},
 		// Strings.
 		"upper":       func(in *interp, v Value, a *callArgs) (Value, error) { return in.strFilter(v, a, upper) },
@@ -211,12 +217,26 @@ func replaceFilter(in *interp, v Value, a *callArgs) (Value, error) {
 }
 
 // indentFilter puts the indentation before every line but the first and, unless asked, the empty ones.
+// textOperand is the operand of a filter that, unlike most, doesn't make text of other values.
+func textOperand(filter string, v Value) (Str, error) {
+	switch v := v.(type) {
+	case Str:
+		return v, nil
+	case *Undefined:
+		if filter == "truncate" { // of which Python asks nothing but its length
+			return Str{}, nil
+		}
+		return Str{}, v.fail()
+	}
+	return Str{}, errorf("%s: expected a string, not %s", filter, v.typeName())
+}
+
 func indentFilter(in *interp, v Value, a *callArgs) (Value, error) {
 	args, err := a.bind("indent", 0, "width", "first", "blank")
 	if err != nil {
 		return nil, err
 	}
-	s, err := in.toStr(v)
+	s, err := textOperand("indent", v)
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +298,7 @@ func truncateFilter(in *interp, v Value, a *callArgs) (Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := in.toStr(v)
+	s, err := textOperand("truncate", v)
 	if err != nil {
 		return nil, err
 	}

@@ -35,8 +35,13 @@ func (in *interp) percent(s Str, v Value) (Value, error) {
 	if err := p.run(); err != nil {
 		return nil, err
 	}
-	_, isDict := v.(*Dict)
-	if (p.single != nil && !p.usedSingle && !isDict) || p.next < len(p.args) {
+	// Python takes whatever has elements, but for strings and tuples, for a mapping that may go unused.
+	mapping := false
+	switch v.(type) {
+	case *Dict, *List, *rangeValue, *Undefined:
+		mapping = true
+	}
+	if (p.single != nil && !p.usedSingle && !mapping) || p.next < len(p.args) {
 		return nil, errorf("not all arguments converted during string formatting")
 	}
 	return p.out.str(), nil

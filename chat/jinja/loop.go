@@ -37,6 +37,7 @@ func (n *forNode) run(in *interp, sc *scope, v Value, depth0 int) error {
 			return in.capture(func() error { return n.run(in, sc, v, depth0+1) })
 		}
 	}
+	completed := false // Jinja runs "else" unless the body came to its end once; break and continue don't count
 	for {
 		item, ok, err := lp.advance()
 		if err != nil {
@@ -53,14 +54,16 @@ func (n *forNode) run(in *interp, sc *scope, v Value, depth0 int) error {
 		if err := n.target.assign(in, inner, item); err != nil {
 			return at(err, n.line)
 		}
-		if err := execAll(in, inner, n.body); err != nil && err != errContinue {
-			if err == errBreak {
-				return nil
-			}
+		err = execAll(in, inner, n.body)
+		if err == errBreak {
+			break
+		}
+		if err != nil && err != errContinue {
 			return err
 		}
+		completed = completed || err == nil
 	}
-	if lp.index0 < 0 {
+	if !completed {
 		return execAll(in, &scope{parent: sc}, n.orElse)
 	}
 	return nil

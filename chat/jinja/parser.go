@@ -260,6 +260,9 @@ func (p *parser) forStatement(line int) (stmt, error) {
 		}
 	}
 	node.recursive = p.skipName("recursive")
+	if assigns(node.target, "loop") {
+		return nil, at(errorf("a loop can't assign to 'loop'"), line)
+	}
 	p.loops++
 	body, end, err := p.block("endfor", "else")
 	p.loops--

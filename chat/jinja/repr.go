@@ -46,7 +46,15 @@ func (in *interp) repr(out *builder, v Value) error {
 		if err := in.chargeBytes(len(v.Text)); err != nil {
 			return err
 		}
-		return out.write(v.derived(quote(v.Text)))
+		if v.safe {
+			if err := out.writeText("Markup("); err != nil {
+				return err
+			}
+		}
+		if err := out.write(v.derived(quote(v.Text))); err != nil || !v.safe {
+			return err
+		}
+		return out.writeText(")")
 	case *Undefined:
 		return out.writeText("Undefined")
 	case *List:

@@ -120,6 +120,21 @@ func (t *attrTarget) eval(*interp, *scope) (Value, error) {
 
 type tupleTarget struct{ items []target }
 
+// assigns tells whether a target sets the variable of that name.
+func assigns(t target, name string) bool {
+	switch t := t.(type) {
+	case *nameTarget:
+		return t.name == name
+	case *tupleTarget:
+		for _, item := range t.items {
+			if assigns(item, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (t *tupleTarget) assign(in *interp, sc *scope, v Value) error {
 	values, err := in.list(v)
 	if err != nil {
@@ -202,11 +217,11 @@ func (n *filterBlockNode) exec(in *interp, sc *scope) error {
 	if err != nil {
 		return at(err, n.line)
 	}
-	s, err := in.toStr(v)
-	if err == nil {
-		err = in.out.write(s)
+	s, ok := v.(Str)
+	if !ok {
+		return at(errorf("the filters of a filter block must give a string, not %s", v.typeName()), n.line)
 	}
-	return at(err, n.line)
+	return at(in.out.write(s), n.line)
 }
 
 type withNode struct {
