@@ -203,6 +203,43 @@ func TestSuiteFindsMistakes(t *testing.T) {
 				good.LayerNormBackward(a)
 			}
 		}},
+		{"the queries' weights for keys", "HeadNorm", "Y[", func(ops *tensor.Ops) {
+			ops.HeadNorm = func(a tensor.HeadNorm) { a.WK = a.WQ; good.HeadNorm(a) }
+		}},
+		{"values normalised", "HeadNorm", "Y[", func(ops *tensor.Ops) {
+			ops.HeadNorm = func(a tensor.HeadNorm) {
+				heads := a.Heads + 2*a.KVHeads
+				wide, b, _ := tensor.New(ref.New(), tensor.F64, a.X.Rows(), (heads+a.KVHeads)*a.HeadDim)
+				defer b.Free()
+				out, b2, _ := tensor.New(ref.New(), tensor.F64, wide.Shape...)
+				defer b2.Free()
+				rstd, b3, _ := tensor.New(ref.New(), tensor.F64, a.X.Rows(), heads)
+				defer b3.Free()
+				good.Copy(wide.Columns(0, a.X.Cols()), a.X)
+				y, r := a.Y, a.RStd
+				a.X, a.Y, a.RStd, a.Heads = wide, out, rstd, heads-a.KVHeads
+				good.HeadNorm(a)
+				good.Copy(y, out.Columns(0, y.Cols()))
+				good.Copy(r, rstd.Columns(0, r.Cols()))
+			}
+		}},
+		{"WOffset forgotten", "HeadNorm", "WOffset 1", func(ops *tensor.Ops) {
+			ops.HeadNorm = func(a tensor.HeadNorm) { a.WOffset = 0; good.HeadNorm(a) }
+		}},
+		{"the values' gradients not copied", "HeadNormBackward", "DX[", func(ops *tensor.Ops) {
+			ops.HeadNormBackward = func(a tensor.HeadNormBackward) {
+				good.HeadNormBackward(a)
+				good.Zero(a.DX.Columns((a.Heads+a.KVHeads)*a.HeadDim, a.KVHeads*a.HeadDim))
+			}
+		}},
+		{"DWK set in place of added", "HeadNormBackward", "DWK[", func(ops *tensor.Ops) {
+			ops.HeadNormBackward = func(a tensor.HeadNormBackward) {
+				if !a.DWK.IsZero() {
+					good.Zero(a.DWK)
+				}
+				good.HeadNormBackward(a)
+			}
+		}},
 		{"Inverse ignored", "RoPE", "X[", func(ops *tensor.Ops) {
 			ops.RoPE = func(a tensor.RoPE) { a.Inverse = false; good.RoPE(a) }
 		}},

@@ -57,6 +57,8 @@ var sections = []struct {
 	{"RMSNormBackward", testRMSNormBackward},
 	{"LayerNorm", testLayerNorm},
 	{"LayerNormBackward", testLayerNormBackward},
+	{"HeadNorm", testHeadNorm},
+	{"HeadNormBackward", testHeadNormBackward},
 	{"RoPE", testRoPE},
 	{"Attention", testAttention},
 	{"AttentionBackward", testAttentionBackward},

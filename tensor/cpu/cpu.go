@@ -49,6 +49,8 @@ func New() *Device {
 		RMSNormBackward:   rmsNormBackward,
 		LayerNorm:         layerNorm,
 		LayerNormBackward: layerNormBackward,
+		HeadNorm:          headNorm,
+		HeadNormBackward:  headNormBackward,
 		RoPE:              rope,
 		Attention:         attention,
 		AttentionBackward: attentionBackward,

@@ -122,6 +122,16 @@ func newRowOps(t testing.TB, dev tensor.Device, tokens, hidden int) *rowOps {
 	call("LayerNormBackward", func() {
 		ops.LayerNormBackward(tensor.LayerNormBackward{DX: dx, DW: dw, DBias: dshift, DY: x, DSum: delta, S: sum, W: w, Mean: mean, RStd: rstd})
 	}, dx, dw, dshift)
+	const kvHeads, headDim = 2, 24
+	qkv, normedQKV, dqkv := random(tokens, (heads+2*kvHeads)*headDim), blank(tokens, (heads+2*kvHeads)*headDim), blank(tokens, (heads+2*kvHeads)*headDim)
+	wq, wk, dwq, dwk, headRStd := random(headDim), random(headDim), blank(headDim), blank(headDim), blank(tokens, heads+kvHeads)
+	call("HeadNorm", func() {
+		ops.HeadNorm(tensor.HeadNorm{Y: normedQKV, X: qkv, WQ: wq, WK: wk, RStd: headRStd, Heads: heads, KVHeads: kvHeads, HeadDim: headDim, Eps: 1e-5, WOffset: 1})
+	}, normedQKV, headRStd)
+	call("HeadNormBackward", func() {
+		ops.HeadNormBackward(tensor.HeadNormBackward{DX: dqkv, DWQ: dwq, DWK: dwk, DY: normedQKV, X: qkv, WQ: wq, WK: wk, RStd: headRStd,
+			Heads: heads, KVHeads: kvHeads, HeadDim: headDim, WOffset: 1})
+	}, dqkv, dwq, dwk)
 	cos, sin, q := random(64, 8), random(64, 8), random(tokens, heads*16+3)
 	call("RoPE", func() {
 		ops.RoPE(tensor.RoPE{X: q, Cos: cos, Sin: sin, Positions: position, Heads: heads, HeadDim: 16})
@@ -340,6 +350,13 @@ func TestBrokenInvariants(t *testing.T) {
 		{"temperature of NaN", func() { draw(tensor.SampleRow{Temperature: float32(math.NaN())}) }},
 		{"Delta and Sum together", func() {
 			ops.RMSNorm(tensor.RMSNorm{Y: x, X: x, W: place(t, d, nil, 8), RStd: place(t, d, nil, 3), Delta: x})
+		}},
+		{"HeadNorm's WK", func() {
+			ops.HeadNorm(tensor.HeadNorm{Y: x, X: x, WQ: place(t, d, nil, 2), WK: one, RStd: place(t, d, nil, 3, 3), Heads: 2, KVHeads: 1, HeadDim: 2})
+		}},
+		{"HeadNorm's RStd", func() {
+			w := place(t, d, nil, 2)
+			ops.HeadNorm(tensor.HeadNorm{Y: x, X: x, WQ: w, WK: w, RStd: place(t, d, nil, 3, 2), Heads: 2, KVHeads: 1, HeadDim: 2})
 		}},
 		{"activation 9 is unknown", func() { ops.Activate(x, x, 9) }},
 		{"ActivateBackward's dy", func() { ops.ActivateBackward(x, w, x, tensor.SiLU) }},

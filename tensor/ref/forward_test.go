@@ -80,6 +80,18 @@ func TestLayerNorm(t *testing.T) {
 	m.expect("Y of Sum", a.Y, 1e-15, 9, 22, 33, 44, 9, 22, 33, 44)
 }
 
+// TestHeadNorm is of two query heads, a key head and a value head.
+func TestHeadNorm(t *testing.T) {
+	m := newMaker(t)
+	a := tensor.HeadNorm{X: m.set(m.blank(1, 8), 1, 7, 3, 4, 0, 5, 8, 9), WQ: m.set(m.blank(2), 1, -2), WK: m.set(m.blank(2), 3, 4),
+		RStd: m.blank(1, 3), Heads: 2, KVHeads: 1, HeadDim: 2, Eps: 0, WOffset: 1}
+	a.Y = a.X
+	m.ops.HeadNorm(a)
+	r := math.Sqrt2 / 5
+	m.expect("RStd", a.RStd, 1e-15, 1.0/5, r, r)
+	m.expect("Y", a.Y, 1e-15, 2.0/5, -7.0/5, 6*r, -4*r, 0, 25*r, 8, 9)
+}
+
 // TestRoPE compares with multiplication by e^(i·angle), the form in which the
 // paper states it.
 func TestRoPE(t *testing.T) {

@@ -279,6 +279,37 @@ func TestLayerNormGradient(t *testing.T) {
 	}
 }
 
+func TestHeadNormGradient(t *testing.T) {
+	for _, s := range [][3]int{{1, 1, 1}, {2, 1, 3}, {4, 2, 6}, {3, 3, 5}} {
+		for _, tokens := range []int{0, 1, 4} {
+			t.Run(fmt.Sprint(s, tokens), func(t *testing.T) {
+				m := newMaker(t)
+				width := (s[0] + 2*s[1]) * s[2]
+				x, c, wq, wk := m.random(tokens, width), m.random(tokens, width), m.random(s[2]), m.random(s[2])
+				a := tensor.HeadNorm{Y: m.blank(tokens, width), X: x, WQ: wq, WK: wk, RStd: m.blank(tokens, s[0]+s[1]),
+					Heads: s[0], KVHeads: s[1], HeadDim: s[2], Eps: 0.01, WOffset: 0.75}
+				loss := func() float64 { m.ops.HeadNorm(a); return weigh(c, a.Y) }
+				loss()
+				b := tensor.HeadNormBackward{DX: m.blank(tokens, width), DWQ: m.random(s[2]), DWK: m.random(s[2]), DY: c, X: x, WQ: wq, WK: wk,
+					RStd: a.RStd, Heads: s[0], KVHeads: s[1], HeadDim: s[2], WOffset: 0.75}
+				dwq0, dwk0 := m.copy(b.DWQ), m.copy(b.DWK)
+				m.ops.HeadNormBackward(b)
+				subtract(b.DWQ, dwq0)
+				subtract(b.DWK, dwk0)
+				m.differ("X", x, b.DX, loss)
+				m.differ("WQ", wq, b.DWQ, loss)
+				m.differ("WK", wk, b.DWK, loss)
+				loss() // RStd belongs to the last difference
+				alias := b
+				alias.DX, alias.DWQ, alias.DWK = m.copy(c), tensor.Tensor{}, tensor.Tensor{}
+				alias.DY = alias.DX
+				m.ops.HeadNormBackward(alias)
+				m.differ("X with DX = DY", x, alias.DX, loss)
+			})
+		}
+	}
+}
+
 func TestRoPEGradient(t *testing.T) {
 	for _, s := range []struct{ heads, headDim, half, extra int }{{1, 2, 1, 0}, {3, 6, 3, 0}, {2, 7, 2, 3}} {
 		for _, tokens := range []int{0, 1, 5} {
