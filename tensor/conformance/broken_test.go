@@ -348,6 +348,33 @@ func TestSuiteFindsMistakes(t *testing.T) {
 		{"the value in place of the slope", "ActivateBackward", "dx[", func(ops *tensor.Ops) {
 			ops.ActivateBackward = func(dx, dy, x tensor.Tensor, act tensor.Activation) { good.Activate(dx, x, act) }
 		}},
+		{"SoftCap cut off hard", "SoftCap", "y[", func(ops *tensor.Ops) {
+			ops.SoftCap = func(y, x tensor.Tensor, limit float32) {
+				good.Copy(y, x)
+				for i, v := range y.Float64() {
+					y.Float64()[i] = min(max(v, -float64(limit)), float64(limit)) // NaN between rows stays
+				}
+			}
+		}},
+		{"SoftCap of infinity not a number", "SoftCap", "of extremes", func(ops *tensor.Ops) {
+			ops.SoftCap = func(y, x tensor.Tensor, limit float32) {
+				in := slices.Clone(x.Float64())
+				good.SoftCap(y, x, limit)
+				for i := range y.Len() {
+					if y.Rank() == 1 && math.IsInf(in[i], 0) {
+						y.Float64()[i] = math.NaN() // e^∞/e^∞
+					}
+				}
+			}
+		}},
+		{"the slope of x for that of y", "SoftCapBackward", "dx[", func(ops *tensor.Ops) {
+			ops.SoftCapBackward = func(dx, dy, y tensor.Tensor, limit float32) {
+				twice, b, _ := tensor.New(ref.New(), tensor.F64, y.Shape...)
+				defer b.Free()
+				good.SoftCap(twice, y, limit)
+				good.SoftCapBackward(dx, dy, twice, limit)
+			}
+		}},
 		{"DX of ignored rows not set", "CrossEntropy", "DX[", func(ops *tensor.Ops) {
 			ops.CrossEntropy = func(a tensor.CrossEntropy) {
 				good.CrossEntropy(a)

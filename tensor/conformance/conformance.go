@@ -67,6 +67,8 @@ var sections = []struct {
 	{"GLUBackward", testGLUBackward},
 	{"Activate", testActivate},
 	{"ActivateBackward", testActivateBackward},
+	{"SoftCap", testSoftCap},
+	{"SoftCapBackward", testSoftCapBackward},
 	{"CrossEntropy", testCrossEntropy},
 	{"LogProb", testLogProb},
 	{"LogProbBackward", testLogProbBackward},

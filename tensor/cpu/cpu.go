@@ -59,6 +59,8 @@ func New() *Device {
 		GLUBackward:       gluBackward,
 		Activate:          activation,
 		ActivateBackward:  activationBackward,
+		SoftCap:           softCap,
+		SoftCapBackward:   softCapBackward,
 		CrossEntropy:      crossEntropy,
 		LogProb:           logProb,
 		LogProbBackward:   logProbBackward,

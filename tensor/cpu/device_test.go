@@ -147,6 +147,8 @@ func newRowOps(t testing.TB, dev tensor.Device, tokens, hidden int) *rowOps {
 		call("Activate", func() { ops.Activate(activated, flatGates, act) }, activated)
 		call("ActivateBackward", func() { ops.ActivateBackward(dactivated, activated, flatGates, act) }, dactivated)
 	}
+	call("SoftCap", func() { ops.SoftCap(activated, flatGates, 0.7) }, activated)
+	call("SoftCapBackward", func() { ops.SoftCapBackward(dactivated, flatGates, activated, 0.7) }, dactivated)
 	step := make([]float64, tensor.StepSize)
 	step[tensor.StepLR], step[tensor.StepBias1], step[tensor.StepBias2] = 1e-2, 0.1, 0.01
 	block := placeDoubles(t, dev, step)
@@ -358,6 +360,8 @@ func TestBrokenInvariants(t *testing.T) {
 			w := place(t, d, nil, 2)
 			ops.HeadNorm(tensor.HeadNorm{Y: x, X: x, WQ: w, WK: w, RStd: place(t, d, nil, 3, 2), Heads: 2, KVHeads: 1, HeadDim: 2})
 		}},
+		{"SoftCap with a limit of 0; it must be above 0", func() { ops.SoftCap(x, x, 0) }},
+		{"SoftCapBackward with a limit of NaN", func() { ops.SoftCapBackward(x, x, x, float32(math.NaN())) }},
 		{"activation 9 is unknown", func() { ops.Activate(x, x, 9) }},
 		{"ActivateBackward's dy", func() { ops.ActivateBackward(x, w, x, tensor.SiLU) }},
 		{"LayerNorm takes Delta and Sum together", func() {
@@ -385,7 +389,7 @@ func BenchmarkRows(b *testing.B) {
 	set := newRowOps(b, New(), tokens, hidden)
 	each := map[string]int{ // bytes an element of [tokens, hidden]
 		"Add": 12, "Scale": 8, "Zero": 4, "Copy": 12, "SumRows": 4, "Embedding": 8, "EmbeddingBackward": 12,
-		"RMSNorm": 16, "RMSNormBackward": 16, "RMSNorm with WOffset": 8, "LayerNorm": 16, "LayerNormBackward": 16, "GLU": 12, "GLUBackward": 20, "Activate": 16, "ActivateBackward": 24, "SumSquares": 4, "AdamW": 28,
+		"RMSNorm": 16, "RMSNormBackward": 16, "RMSNorm with WOffset": 8, "LayerNorm": 16, "LayerNormBackward": 16, "GLU": 12, "GLUBackward": 20, "Activate": 16, "ActivateBackward": 24, "SoftCap": 16, "SoftCapBackward": 24, "SumSquares": 4, "AdamW": 28,
 	}
 	for i, f := range set.calls {
 		if n := each[set.names[i]]; n > 0 {

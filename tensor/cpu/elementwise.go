@@ -19,6 +19,8 @@ const (
 	gateGradients
 	activateElements
 	activateGradients
+	capElements
+	capGradients
 )
 
 // The number of elements of a task: enough to be worth handing out, few enough
@@ -71,6 +73,10 @@ func (j *elementwiseJob) run(_ *workspace, task int) {
 			activate(j.act, v[0], v[1])
 		case activateGradients:
 			activateGradient(j.act, v[0], v[1], v[2])
+		case capElements:
+			vecSoftCap(v[0], v[1], 1/j.f, j.f)
+		case capGradients:
+			vecSoftCapGrad(v[0], v[1], v[2], j.f, 1/(j.f*j.f))
 		}
 		i += n
 	}

@@ -216,6 +216,14 @@ func vecCases() []vecCase {
 			perElement(func(x []float64) { x[0] = x[1] + (x[2]*x[4]-0.2-(x[3]-0.5)*0.3*0.1)*0.3 })},
 		{"LayerGradAddInPlace", 4, none(func(v [][]float32) { vecLayerGradAdd(v[0], v[0], v[1], v[2], v[3], 0.5, 0.3, 0.2, 0.1) }),
 			perElement(func(x []float64) { x[0] += (x[1]*x[3] - 0.2 - (x[2]-0.5)*0.3*0.1) * 0.3 })},
+		{"SoftCap", 2, none(func(v [][]float32) { vecSoftCap(v[0], v[1], 1/1.5, 1.5) }),
+			perElement(func(x []float64) { x[0] = 1.5 * math.Tanh(x[1]/1.5) })},
+		{"SoftCapInPlace", 1, none(func(v [][]float32) { vecSoftCap(v[0], v[0], 1/1.5, 1.5) }),
+			perElement(func(x []float64) { x[0] = 1.5 * math.Tanh(x[0]/1.5) })},
+		{"SoftCapGrad", 3, none(func(v [][]float32) { vecSoftCapGrad(v[0], v[1], v[2], 4, 1.0/16) }),
+			perElement(func(x []float64) { x[0] = x[1] * (1 - x[2]*x[2]/16) })},
+		{"SoftCapGradInY", 2, none(func(v [][]float32) { vecSoftCapGrad(v[0], v[1], v[0], 4, 1.0/16) }),
+			perElement(func(x []float64) { x[0] = x[1] * (1 - x[0]*x[0]/16) })},
 		{"Rotate", 4, none(func(v [][]float32) { vecRotate(v[0], v[1], v[2], v[3], 1) }),
 			perElement(func(x []float64) { x[0], x[1] = x[0]*x[2]-x[1]*x[3], x[1]*x[2]+x[0]*x[3] })},
 		{"RotateBack", 4, none(func(v [][]float32) { vecRotate(v[0], v[1], v[2], v[3], -1) }),
@@ -350,6 +358,50 @@ func TestActivationAccuracy(t *testing.T) {
 			for i := range x {
 				if d := a.d(float64(x[i])); math.Abs(float64(dx[i])-d) > 1e-6 || slope[i] != dx[i] {
 					t.Fatalf("%s'(%v) = %v and %v, want %v", a.name, x[i], dx[i], slope[i], d)
+				}
+			}
+		}
+	})
+}
+
+// The hyperbolic tangent keeps its relative accuracy everywhere, so that a cap hardly
+// changes a number that is small beside it.
+func TestTanh(t *testing.T) {
+	atEveryLevel(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 3))
+		const n = 1 << 16
+		x, y := make([]float32, n), make([]float32, n)
+		for i := range x {
+			switch i % 4 {
+			case 0:
+				x[i] = float32(r.NormFloat64())
+			case 1:
+				x[i] = float32(r.Float64()*24 - 12)
+			case 2:
+				x[i] = float32(math.Ldexp(r.Float64()-0.5, -r.IntN(120)))
+			case 3:
+				x[i] = float32(math.Ln2 / 4 * float64(r.IntN(60)-30) * (1 + r.NormFloat64()*1e-6)) // where n changes
+			}
+		}
+		vecSoftCap(y, x, 1, 1)
+		worst := 0.0
+		for i := range x {
+			worst = max(worst, ulps(y[i], math.Tanh(float64(x[i]))))
+		}
+		if worst > 3 {
+			t.Errorf("off by %.2f units in the last place", worst)
+		}
+		t.Logf("off by %.2f units in the last place at most", worst)
+		inf, nan := float32(math.Inf(1)), float32(math.NaN())
+		in := []float32{-inf, inf, nan, 9, -9, 10, -10, 3.4e38, -3.4e38, 0, float32(math.Copysign(0, -1)), 1e-45, -1e-40, 1.5e-38}
+		for _, pad := range []int{0, 32} { // as tails and as whole vectors
+			got := make([]float32, len(in)+pad)
+			copy(got, in)
+			vecSoftCap(got, got, 1, 1)
+			for i, v := range in {
+				want := math.Tanh(float64(v))
+				if ulps(got[i], want) > 3 || math.Signbit(float64(got[i])) != math.Signbit(want) && want == want || got[i] > 1 || got[i] < -1 {
+					t.Errorf("tanh(%v) = %v, want %v", v, got[i], want)
 				}
 			}
 		}
@@ -509,6 +561,8 @@ func BenchmarkVec(b *testing.B) {
 		{"SiLUGrad", 12, func(n int) { vecSiLUGrad(v[0][:n], v[1][:n], v[2][:n]) }},
 		{"GELU", 8, func(n int) { vecGELU(v[0][:n], v[1][:n]) }},
 		{"GELUTanh", 8, func(n int) { vecGELUTanh(v[0][:n], v[1][:n]) }},
+		{"SoftCap", 8, func(n int) { vecSoftCap(v[0][:n], v[1][:n], 0.1, 10) }},
+		{"SoftCapGrad", 12, func(n int) { vecSoftCapGrad(v[0][:n], v[1][:n], v[2][:n], 10, 0.01) }},
 		{"WidenBF16", 6, func(n int) { vecWidenBF16(v[0][:n], h[:n]) }},
 		{"NarrowBF16", 6, func(n int) { vecNarrowBF16(h[:n], v[1][:n]) }},
 		{"WidenF16", 6, func(n int) { vecWidenF16(v[0][:n], h[:n]) }},

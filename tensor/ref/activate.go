@@ -1,6 +1,7 @@
 package ref
 
 import (
+	"fmt"
 	"math"
 
 	"ringtail/tensor"
@@ -31,6 +32,7 @@ func activationBackward(dx, dy, x tensor.Tensor, act tensor.Activation) {
 
 // softCap sets y = limit·tanh(x/limit).
 func softCap(y, x tensor.Tensor, limit float32) {
+	checkLimit("SoftCap", limit)
 	out, in := matrixOf("SoftCap's y", y, y.Rows(), y.Cols()), matrixOf("SoftCap's x", x, y.Rows(), y.Cols())
 	for t := range out.rows {
 		for j, v := range in.row(t) {
@@ -41,6 +43,7 @@ func softCap(y, x tensor.Tensor, limit float32) {
 
 // softCapBackward sets dx = dy·(1 − (y/limit)²): tanh' = 1 − tanh².
 func softCapBackward(dx, dy, y tensor.Tensor, limit float32) {
+	checkLimit("SoftCapBackward", limit)
 	rows, cols := dx.Rows(), dx.Cols()
 	out, grad := matrixOf("SoftCapBackward's dx", dx, rows, cols), matrixOf("SoftCapBackward's dy", dy, rows, cols)
 	result := matrixOf("SoftCapBackward's y", y, rows, cols)
@@ -49,5 +52,11 @@ func softCapBackward(dx, dy, y tensor.Tensor, limit float32) {
 			th := v / float64(limit)
 			out.row(t)[j] = grad.row(t)[j] * (1 - th*th)
 		}
+	}
+}
+
+func checkLimit(op string, limit float32) {
+	if !(limit > 0) {
+		panic(fmt.Sprintf("ref: %s with a limit of %g; it must be above 0", op, limit))
 	}
 }

@@ -206,6 +206,16 @@ func TestGLU(t *testing.T) {
 	}
 }
 
+// TestSoftCap: tanh(ln √3) is (3−1)/(3+1).
+func TestSoftCap(t *testing.T) {
+	m := newMaker(t)
+	x := m.set(m.blank(1, 4), 0, 10*math.Log(3), -10*math.Log(3), math.Inf(1))
+	m.ops.SoftCap(x, x, 20)
+	m.expect("y", x, 1e-14, 0, 10, -10, 20)
+	m.ops.SoftCapBackward(x, m.set(m.blank(1, 4), 1, 2, 4, 8), x, 20)
+	m.expect("dx", x, 1e-14, 1, 1.5, 3, 0)
+}
+
 func TestCrossEntropy(t *testing.T) {
 	m := newMaker(t)
 	// Logits of row 0 are (1, 2, 3); row 1 has no target; row 2's are equal, and the
@@ -356,7 +366,8 @@ func TestShapesAreChecked(t *testing.T) {
 		"LogProb's LSE": func() {
 			m.ops.LogProb(tensor.LogProb{X: m.blank(2, 3), W: m.blank(4, 3), Targets: m.ints(0, 1), Temperature: 1, LogProbs: m.blank(2), LSE: m.blank(3)})
 		},
-		"settings for 0": func() { m.ops.Sample(tensor.Sample{IDs: m.ints(0), LogProbs: m.blank(1), Logits: m.blank(1, 2)}) },
+		"SoftCap with a limit of 0": func() { m.ops.SoftCap(m.blank(1, 2), m.blank(1, 2), 0) },
+		"settings for 0":            func() { m.ops.Sample(tensor.Sample{IDs: m.ints(0), LogProbs: m.blank(1), Logits: m.blank(1, 2)}) },
 	} {
 		message := panicOf(f)
 		if message == "" || !strings.Contains(message, name) {

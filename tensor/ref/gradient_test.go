@@ -403,6 +403,24 @@ func TestActivateGradient(t *testing.T) {
 	}
 }
 
+func TestSoftCapGradient(t *testing.T) {
+	for _, limit := range []float32{0.5, 2, 30} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			m := newMaker(t)
+			x, c, y := m.random(3, 7), m.random(3, 7), m.blank(3, 7)
+			loss := func() float64 { m.ops.SoftCap(y, x, limit); return weigh(c, y) }
+			loss()
+			dx, inY, inDY := m.blank(3, 7), m.copy(y), m.copy(c)
+			m.ops.SoftCapBackward(dx, c, y, limit)
+			m.ops.SoftCapBackward(inY, c, inY, limit)
+			m.ops.SoftCapBackward(inDY, inDY, y, limit)
+			m.differ("x", x, dx, loss)
+			m.differ("x with dx = y", x, inY, loss)
+			m.differ("x with dx = dy", x, inDY, loss)
+		})
+	}
+}
+
 func TestCrossEntropyGradient(t *testing.T) {
 	for _, s := range []struct {
 		h, vocab int
