@@ -8,7 +8,7 @@ package tokenizer
 
 // A splitter returns the end of the match that begins at s[i], i < len(s). The
 // patterns match some part of any text, so that matches leave no gaps.
-type splitter func(t *classPages, s string, i int) int
+type splitter func(t *runeTable, s string, i int) int
 
 // Patterns with a splitter of their own.
 const (
@@ -22,12 +22,12 @@ const (
 
 var splitters = map[string]splitter{
 	PatternGPT2:   splitGPT2,
-	PatternLlama3: func(t *classPages, s string, i int) int { return splitCL100K(t, s, i, 3) },
-	PatternQwen2:  func(t *classPages, s string, i int) int { return splitCL100K(t, s, i, 1) },
+	PatternLlama3: func(t *runeTable, s string, i int) int { return splitCL100K(t, s, i, 3) },
+	PatternQwen2:  func(t *runeTable, s string, i int) int { return splitCL100K(t, s, i, 1) },
 }
 
 // run returns the end of the run of characters of class c that begins at s[i].
-func run(t *classPages, s string, i int, c class) int {
+func run(t *runeTable, s string, i int, c class) int {
 	for i < len(s) {
 		d, n := t.at(s, i)
 		if d != c {
@@ -40,7 +40,7 @@ func run(t *classPages, s string, i int, c class) int {
 
 // spaces returns the end of the run of white space that begins at s[i], where
 // its last character begins, and where its last newline ends (0 if none).
-func spaces(t *classPages, s string, i int) (end, last, newline int) {
+func spaces(t *runeTable, s string, i int) (end, last, newline int) {
 	end, last = i, i
 	for end < len(s) {
 		c, n := t.at(s, end)
@@ -65,7 +65,7 @@ func trailingSpace(s string, i, end, last int) int {
 	return last
 }
 
-func splitGPT2(t *classPages, s string, i int) int {
+func splitGPT2(t *runeTable, s string, i int) int {
 	if s[i] == '\'' {
 		if n := contraction(s[i+1:], false); n > 0 {
 			return i + 1 + n
@@ -88,7 +88,7 @@ func splitGPT2(t *classPages, s string, i int) int {
 
 // splitCL100K splits by the patterns of Llama 3 and Qwen 2, with digits in
 // groups of at most maxDigits.
-func splitCL100K(t *classPages, s string, i, maxDigits int) int {
+func splitCL100K(t *runeTable, s string, i, maxDigits int) int {
 	if s[i] == '\'' {
 		if n := contraction(s[i+1:], true); n > 0 {
 			return i + 1 + n

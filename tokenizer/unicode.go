@@ -1,18 +1,17 @@
 package tokenizer
 
 import (
+	"strings"
 	"sync"
 	"unicode"
 	"unicode/utf8"
 )
 
 // The splitters ask one thing of a character: which of \p{L}, \p{N} and \s it
-// is. The tokenizers library answers from Oniguruma's tables (Unicode 16); Go's
-// own are Unicode 15.0, so what 15.1 and 16.0 added is listed below. \s is the
-// property White_Space, which has not changed since Unicode 6.3.
+// is, by the tables that regular expressions have.
 
 // class is what the splitters know of a character.
-type class uint8
+type class = uint8
 
 const (
 	classOther   class = 0
@@ -22,143 +21,152 @@ const (
 	classNewline class = classSpace | 8 // \r or \n
 )
 
-// newLetters and newNumbers are the characters of \p{L} and \p{N} that came
-// with Unicode 15.1 and 16.0.
-var (
-	newLetters = &unicode.RangeTable{
-		R16: []unicode.Range16{
-			{Lo: 0x1C89, Hi: 0x1C8A, Stride: 1},
-			{Lo: 0xA7CB, Hi: 0xA7CD, Stride: 1},
-			{Lo: 0xA7DA, Hi: 0xA7DC, Stride: 1},
-		},
-		R32: []unicode.Range32{
-			{Lo: 0x105C0, Hi: 0x105F3, Stride: 1},
-			{Lo: 0x10D4A, Hi: 0x10D65, Stride: 1},
-			{Lo: 0x10D6F, Hi: 0x10D85, Stride: 1},
-			{Lo: 0x10EC2, Hi: 0x10EC4, Stride: 1},
-			{Lo: 0x11380, Hi: 0x11389, Stride: 1},
-			{Lo: 0x1138B, Hi: 0x1138B, Stride: 1},
-			{Lo: 0x1138E, Hi: 0x1138E, Stride: 1},
-			{Lo: 0x11390, Hi: 0x113B5, Stride: 1},
-			{Lo: 0x113B7, Hi: 0x113B7, Stride: 1},
-			{Lo: 0x113D1, Hi: 0x113D1, Stride: 1},
-			{Lo: 0x113D3, Hi: 0x113D3, Stride: 1},
-			{Lo: 0x11BC0, Hi: 0x11BE0, Stride: 1},
-			{Lo: 0x13460, Hi: 0x143FA, Stride: 1},
-			{Lo: 0x16100, Hi: 0x1611D, Stride: 1},
-			{Lo: 0x16D40, Hi: 0x16D6C, Stride: 1},
-			{Lo: 0x18CFF, Hi: 0x18CFF, Stride: 1},
-			{Lo: 0x1E5D0, Hi: 0x1E5ED, Stride: 1},
-			{Lo: 0x1E5F0, Hi: 0x1E5F0, Stride: 1},
-			{Lo: 0x2EBF0, Hi: 0x2EE5D, Stride: 1},
-		},
-	}
-	newNumbers = &unicode.RangeTable{
-		R32: []unicode.Range32{
-			{Lo: 0x10D40, Hi: 0x10D49, Stride: 1},
-			{Lo: 0x116D0, Hi: 0x116E3, Stride: 1},
-			{Lo: 0x11BF0, Hi: 0x11BF9, Stride: 1},
-			{Lo: 0x16130, Hi: 0x16139, Stride: 1},
-			{Lo: 0x16D70, Hi: 0x16D79, Stride: 1},
-			{Lo: 0x1CCF0, Hi: 0x1CCF9, Stride: 1},
-			{Lo: 0x1E5F1, Hi: 0x1E5FA, Stride: 1},
-		},
-	}
-)
-
-// asciiClass is the class of every byte below utf8.RuneSelf.
-var asciiClass = func() (t [utf8.RuneSelf]class) {
-	for c := range t {
-		switch {
-		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z':
-			t[c] = classLetter
-		case c >= '0' && c <= '9':
-			t[c] = classNumber
-		case c == '\n' || c == '\r':
-			t[c] = classNewline
-		case c == ' ' || c >= '\t' && c <= '\r':
-			t[c] = classSpace
-		}
-	}
-	return t
-}()
-
-// classPages is the class of every character in two steps: the page of 256
-// characters, then the character within it. Most pages are all of one class,
-// so that equal ones share storage.
-type classPages struct {
-	page  [(unicode.MaxRune + 1) / 256]uint8
-	pages [][256]class
-}
-
-var runeClasses = sync.OnceValue(func() *classPages {
-	flat := make([]class, unicode.MaxRune+1)
-	fill := func(c class, tables ...*unicode.RangeTable) {
-		for _, t := range tables {
-			for _, r := range t.R16 {
-				for x := uint32(r.Lo); x <= uint32(r.Hi); x += uint32(r.Stride) {
-					flat[x] = c
-				}
-			}
-			for _, r := range t.R32 {
-				for x := r.Lo; x <= r.Hi; x += r.Stride {
-					flat[x] = c
-				}
-			}
-		}
-	}
-	fill(classLetter, unicode.L, newLetters)
-	fill(classNumber, unicode.N, newNumbers)
-	fill(classSpace, unicode.White_Space)
-	fill(classNewline, &unicode.RangeTable{R16: []unicode.Range16{{Lo: '\n', Hi: '\n', Stride: 1}, {Lo: '\r', Hi: '\r', Stride: 1}}})
-
-	t := new(classPages)
-	seen := map[[256]class]uint8{}
-	for i := range t.page {
-		block := [256]class(flat[i*256:])
-		at, ok := seen[block]
-		if !ok {
-			at = uint8(len(t.pages))
-			if int(at) != len(t.pages) {
-				panic("tokenizer: more than 256 kinds of Unicode pages")
-			}
-			seen[block] = at
-			t.pages = append(t.pages, block)
-		}
-		t.page[i] = at
-	}
-	return t
+var runeClasses = sync.OnceValue(func() *runeTable {
+	return newRuneTable(runeValue{category("L"), classLetter}, runeValue{category("N"), classNumber},
+		runeValue{tableSet(unicode.White_Space), classSpace}, runeValue{runeSet{{'\n', '\n'}, {'\r', '\r'}}, classNewline})
 })
 
-// of returns the class of r, which must not be above unicode.MaxRune.
-func (t *classPages) of(r rune) class {
-	return t.pages[t.page[uint32(r)>>8]][uint8(r)]
-}
-
-// at returns the class of the character that begins at s[i], and its length in
-// bytes. A byte that is not UTF-8 is a character of no class.
-func (t *classPages) at(s string, i int) (class, int) {
-	if c := s[i]; c < utf8.RuneSelf {
-		return asciiClass[c], 1
+// category returns a general category of Unicode 16, Lu or L for example.
+func category(name string) runeSet {
+	s := tableSet(unicode.Categories[name])
+	for n, added := range newInCategory {
+		if n == name || n[:1] == name {
+			s = s.union(parseRuneSet(added))
+		}
 	}
-	r, n := utf8.DecodeRuneInString(s[i:])
-	return t.of(r), n
+	switch name {
+	case "LC":
+		return category("Lu").union(category("Ll"), category("Lt"))
+	case "Mn":
+		return s.minus(runeSet{{0x1171E, 0x1171E}})
+	case "Cn", "C":
+		for _, added := range newInCategory {
+			s = s.minus(parseRuneSet(added))
+		}
+	}
+	return s
 }
 
-// isWord says whether r is \w: letters, marks, decimal digits, connectors and
-// what else is alphabetic or joins (Unicode Technical Standard 18, annex C).
-func isWord(r rune) bool {
-	return unicode.IsLetter(r) || unicode.Is(newLetters, r) || unicode.In(r, unicode.M, unicode.Nd, unicode.Nl,
-		unicode.Pc, unicode.Other_Alphabetic, unicode.Join_Control)
+// script returns the characters of a script of Unicode 16.
+func script(name string) runeSet {
+	var s runeSet
+	if t, ok := unicode.Scripts[name]; ok {
+		s = tableSet(t)
+	}
+	return s.union(parseRuneSet(newInScript[name]))
 }
+
+// alphabetic is the property Alphabetic of Unicode 16.
+var alphabetic = sync.OnceValue(func() runeSet {
+	return tableSet(unicode.L, unicode.Nl, unicode.Other_Alphabetic).union(parseRuneSet(newAlphabetic))
+})
+
+// word is \w: letters, marks, decimal digits, connectors and what else is
+// alphabetic (Unicode Technical Standard 18, annex C, less its joiners).
+var word = sync.OnceValue(func() runeSet {
+	return alphabetic().union(category("M"), category("Nd"), tableSet(unicode.Pc))
+})
+
+// properties are the names that \p{} knows besides those of scripts, written as
+// propertyName makes them.
+var properties = sync.OnceValue(func() map[string]func() runeSet {
+	p := map[string]func() runeSet{
+		"any":        func() runeSet { return runeSet{{0, unicode.MaxRune}} },
+		"assigned":   func() runeSet { return category("Cn").negate() },
+		"ascii":      func() runeSet { return runeSet{{0, unicode.MaxASCII}} },
+		"alphabetic": alphabetic,
+		"alpha":      alphabetic,
+		"alnum":      func() runeSet { return alphabetic().union(category("Nd")) },
+		"digit":      func() runeSet { return category("Nd") },
+		"word":       word,
+		"space":      func() runeSet { return tableSet(unicode.White_Space) },
+		"whitespace": func() runeSet { return tableSet(unicode.White_Space) },
+		"blank":      func() runeSet { return tableSet(unicode.Zs).union(runeSet{{'\t', '\t'}}) },
+		"cntrl":      func() runeSet { return tableSet(unicode.Cc) },
+		"punct":      func() runeSet { return category("P") },
+		"lower":      func() runeSet { return category("Ll").union(tableSet(unicode.Other_Lowercase)) },
+		"lowercase":  func() runeSet { return category("Ll").union(tableSet(unicode.Other_Lowercase)) },
+		"upper":      func() runeSet { return category("Lu").union(tableSet(unicode.Other_Uppercase)) },
+		"uppercase":  func() runeSet { return category("Lu").union(tableSet(unicode.Other_Uppercase)) },
+		"xdigit":     func() runeSet { return runeSet{{'0', '9'}, {'A', 'F'}, {'a', 'f'}} },
+		"graph": func() runeSet {
+			return tableSet(unicode.White_Space).union(category("Cc"), category("Cn"), tableSet(unicode.Cs)).negate()
+		},
+		"print": func() runeSet {
+			return tableSet(unicode.White_Space).union(category("Cc"), category("Cn"), tableSet(unicode.Cs)).
+				minus(tableSet(unicode.Zs)).negate()
+		},
+	}
+	for name := range unicode.Categories {
+		p[strings.ToLower(name)] = func() runeSet { return category(name) }
+	}
+	for short, long := range map[string]string{
+		"L": "letter", "LC": "casedletter", "Lu": "uppercaseletter", "Ll": "lowercaseletter", "Lt": "titlecaseletter", "Lm": "modifierletter",
+		"Lo": "otherletter", "M": "mark", "Mn": "nonspacingmark", "Mc": "spacingmark", "Me": "enclosingmark", "N": "number",
+		"Nd": "decimalnumber", "Nl": "letternumber", "No": "othernumber", "P": "punctuation", "Pc": "connectorpunctuation",
+		"Pd": "dashpunctuation", "Ps": "openpunctuation", "Pe": "closepunctuation", "Pi": "initialpunctuation", "Pf": "finalpunctuation",
+		"Po": "otherpunctuation", "S": "symbol", "Sm": "mathsymbol", "Sc": "currencysymbol", "Sk": "modifiersymbol", "So": "othersymbol",
+		"Z": "separator", "Zs": "spaceseparator", "Zl": "lineseparator", "Zp": "paragraphseparator", "C": "other", "Cc": "control",
+		"Cf": "format", "Cs": "surrogate", "Co": "privateuse", "Cn": "unassigned",
+	} {
+		p[long] = func() runeSet { return category(short) }
+	}
+	for name := range unicode.Scripts {
+		p[propertyName(name)] = func() runeSet { return script(name) }
+	}
+	for name := range newInScript {
+		p[propertyName(name)] = func() runeSet { return script(name) }
+	}
+	return p
+})
+
+// propertyName leaves out of a name what doesn't count in it.
+func propertyName(s string) string {
+	return strings.ToLower(strings.NewReplacer(" ", "", "_", "", "-", "").Replace(s))
+}
+
+// wordTable, punctuationTable and so on are characters as the parts of the
+// tokenizers library that are no regular expressions take them.
+var (
+	wordTable = sync.OnceValue(func() *runeTable { // \w of Rust's crate regex
+		return newRuneTable(runeValue{word().union(tableSet(unicode.Join_Control)), 1})
+	})
+	punctuationTable = sync.OnceValue(func() *runeTable {
+		ascii := runeSet{{'!', '/'}, {':', '@'}, {'[', '`'}, {'{', '~'}}
+		s := tableSet(unicode.P).union(ascii, parseRuneSet(punctuationAdded))
+		return newRuneTable(runeValue{s.minus(parseRuneSet(punctuationLacking)), 1})
+	})
+	numericTable = sync.OnceValue(func() *runeTable {
+		return newRuneTable(runeValue{tableSet(unicode.N).union(parseRuneSet(newNumeric)), 1})
+	})
+	accentTable = sync.OnceValue(func() *runeTable {
+		s := tableSet(unicode.M).union(parseRuneSet(accentsAdded))
+		return newRuneTable(runeValue{s.minus(parseRuneSet(accentsLacking)), 1})
+	})
+)
+
+// isWord says whether r is \w.
+func isWord(r rune) bool { return wordTable().of(r) != 0 }
 
 // isPunctuation is \p{P} and the rest of ASCII's punctuation marks.
-func isPunctuation(r rune) bool {
-	if r < utf8.RuneSelf {
-		return r >= '!' && r <= '/' || r >= ':' && r <= '@' || r >= '[' && r <= '`' || r >= '{' && r <= '~'
-	}
-	return unicode.IsPunct(r)
-}
+func isPunctuation(r rune) bool { return punctuationTable().of(r) != 0 }
 
 // isNumeric is \p{N}.
-func isNumeric(r rune) bool { return unicode.IsNumber(r) || unicode.Is(newNumbers, r) }
+func isNumeric(r rune) bool { return numericTable().of(r) != 0 }
+
+// toLower returns the lower case of a character by itself, but for U+0130,
+// which alone has two characters for it.
+func toLower(r rune) rune {
+	if r < utf8.RuneSelf {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}
+	for _, l := range lowerCases {
+		if l.lo <= r && r <= l.hi {
+			return r + l.by
+		}
+	}
+	return unicode.ToLower(r)
+}
