@@ -96,28 +96,31 @@ func (r *rig) checkOutputs(build func(t *Tape, in *Var) []*Var, x tensor.Tensor,
 		value()
 		p.Backward()
 	}
-	check := func(name string, v, grad tensor.Tensor) {
-		got, at := tensor.GetFloat64(grad), tensor.GetFloat64(v)
-		for i := range at {
-			const h = 1e-5
-			keep := at[i]
-			at[i] = keep + h
-			tensor.SetFloat64(v, at)
-			up := value()
-			at[i] = keep - h
-			tensor.SetFloat64(v, at)
-			down := value()
-			at[i] = keep
-			tensor.SetFloat64(v, at)
-			want := (up - down) / (2 * h)
-			if d := math.Abs(got[i] - want); d > 1e-6*math.Max(1, math.Abs(want)) {
-				r.t.Fatalf("d/d%s[%d] is %g, differences say %g", name, i, got[i], want)
-			}
-		}
-	}
-	check("x", x, dx)
+	r.differences("x", x, dx, value)
 	for _, q := range params {
-		check(q.Name, q.Value, q.Grad)
+		r.differences(q.Name, q.Value, q.Grad, value)
+	}
+}
+
+// differences compares the gradient of value by v with central differences.
+func (r *rig) differences(name string, v, grad tensor.Tensor, value func() float64) {
+	r.t.Helper()
+	got, at := tensor.GetFloat64(grad), tensor.GetFloat64(v)
+	for i := range at {
+		const h = 1e-5
+		keep := at[i]
+		at[i] = keep + h
+		tensor.SetFloat64(v, at)
+		up := value()
+		at[i] = keep - h
+		tensor.SetFloat64(v, at)
+		down := value()
+		at[i] = keep
+		tensor.SetFloat64(v, at)
+		want := (up - down) / (2 * h)
+		if d := math.Abs(got[i] - want); d > 1e-6*math.Max(1, math.Abs(want)) {
+			r.t.Fatalf("d/d%s[%d] is %g, differences say %g", name, i, got[i], want)
+		}
 	}
 }
 
@@ -223,7 +226,7 @@ func TestEmbeddingAndCrossEntropy(t *testing.T) {
 		}
 		tape := NewTape(r.dev)
 		h := tape.Linear(tape.Embedding(tape.Input("ids", ids), table), proj, nil)
-		tape.CrossEntropy(h, tape.Input("targets", targets), head, loss, scale)
+		tape.CrossEntropy(h, tape.Input("targets", targets), head, 0, loss, scale)
 		p, err := tape.Compile(r.arena(), Options{Train: true})
 		if err != nil {
 			t.Fatal(err)
@@ -282,7 +285,7 @@ func TestLogProb(t *testing.T) {
 						h := t.RMSNorm(t.Linear(x, w, nil), n, 1e-5)
 						var logProbs, entropies *Var
 						score := func() {
-							logProbs, entropies = t.LogProb(h, t.Input("targets", targets), head, temperature, of != "log-probabilities")
+							logProbs, entropies = t.LogProb(h, t.Input("targets", targets), head, temperature, 0, of != "log-probabilities")
 						}
 						switch form {
 						case "checkpointed":
@@ -355,11 +358,11 @@ func TestLogProbEqualsCrossEntropy(t *testing.T) {
 				return grads, logProbs
 			}
 			a, _ := gradients(func(tape *Tape, h, targets *Var, head *Param) map[*Var]tensor.Tensor {
-				tape.CrossEntropy(h, targets, head, loss, scale)
+				tape.CrossEntropy(h, targets, head, 0, loss, scale)
 				return nil
 			})
 			b, logProbs := gradients(func(tape *Tape, h, targets *Var, head *Param) map[*Var]tensor.Tensor {
-				logProbs, _ := tape.LogProb(h, targets, head, 1, false)
+				logProbs, _ := tape.LogProb(h, targets, head, 1, 0, false)
 				return map[*Var]tensor.Tensor{tape.Output(logProbs): seed}
 			})
 			sum := 0.0

@@ -125,7 +125,7 @@ func TestSeedBesideLoss(t *testing.T) {
 		if loss {
 			scale := r.tensor(tensor.F64, 1)
 			tensor.SetFloat64(scale, []float64{1})
-			tape.CrossEntropy(h, tape.Input("targets", r.ints(1, 4)), head, r.tensor(tensor.F64, 3), scale)
+			tape.CrossEntropy(h, tape.Input("targets", r.ints(1, 4)), head, 0, r.tensor(tensor.F64, 3), scale)
 		}
 		seeds := map[*Var]tensor.Tensor{}
 		if seeded {
@@ -285,8 +285,8 @@ func TestNoTokens(t *testing.T) {
 	})
 	x = tape.Gather(x, pos)
 	loss, scale := r.tensor(tensor.F64, 3), r.random(1)
-	tape.CrossEntropy(tape.Output(x), pos, table, loss, scale)
-	logProbs, entropies := tape.LogProb(x, pos, table, 1, true)
+	tape.CrossEntropy(tape.Output(x), pos, table, 0, loss, scale)
+	logProbs, entropies := tape.LogProb(x, pos, table, 1, 0, true)
 	p, err := tape.Compile(r.arena(), Options{Train: true, Seeds: map[*Var]tensor.Tensor{logProbs: r.random(0), entropies: r.random(0)}})
 	if err != nil {
 		t.Fatal(err)
@@ -332,8 +332,8 @@ func TestRefuses(t *testing.T) {
 		"linear: x [4 6] times w [5 7]": func(r *rig, t *Tape, x *Var) { t.Linear(x, r.param("w", 5, 7), nil) },
 		"bias b [4]":                    func(r *rig, t *Tape, x *Var) { t.Linear(x, r.param("w", 5, 6), r.param("b", 4)) },
 		"add: x [4 6] and y [4 5]":      func(r *rig, t *Tape, x *Var) { t.Add(x, t.Input("y", r.random(4, 5))) },
-		"rmsnorm: x [4 6] with w [5]":   func(r *rig, t *Tape, x *Var) { t.RMSNorm(x, r.param("w", 5), 1) },
-		"add+rmsnorm: x [4 6] and y [6 4]": func(r *rig, t *Tape, x *Var) {
+		"norm: x [4 6] with w [5]":   func(r *rig, t *Tape, x *Var) { t.RMSNorm(x, r.param("w", 5), 1) },
+		"add+norm: x [4 6] and y [6 4]": func(r *rig, t *Tape, x *Var) {
 			t.AddRMSNorm(x, t.Input("y", r.random(6, 4)), r.param("w", 6), 1)
 		},
 		"glu: x [4 5]": func(r *rig, t *Tape, _ *Var) { t.GLU(t.Input("x", r.random(4, 5)), tensor.SiLU) },
@@ -350,13 +350,13 @@ func TestRefuses(t *testing.T) {
 			t.Attention(x, t.Input("s", r.ints(0, 4)), tensor.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 2}, 4)
 		},
 		"cross-entropy: targets t [3]": func(r *rig, t *Tape, x *Var) {
-			t.CrossEntropy(x, t.Input("t", r.ints(0, 1, 2)), r.param("w", 9, 6), r.tensor(tensor.F64, 3), r.random(1))
+			t.CrossEntropy(x, t.Input("t", r.ints(0, 1, 2)), r.param("w", 9, 6), 0, r.tensor(tensor.F64, 3), r.random(1))
 		},
 		"log-probabilities: targets t [3]": func(r *rig, t *Tape, x *Var) {
-			t.LogProb(x, t.Input("t", r.ints(0, 1, 2)), r.param("w", 9, 6), 1, false)
+			t.LogProb(x, t.Input("t", r.ints(0, 1, 2)), r.param("w", 9, 6), 1, 0, false)
 		},
 		"log-probabilities: temperature 0": func(r *rig, t *Tape, x *Var) {
-			t.LogProb(x, t.Input("t", r.ints(0, 1, 2, 3)), r.param("w", 9, 6), 0, false)
+			t.LogProb(x, t.Input("t", r.ints(0, 1, 2, 3)), r.param("w", 9, 6), 0, 0, false)
 		},
 		"embedding: ids x": func(r *rig, t *Tape, x *Var) { t.Embedding(x, r.param("w", 9, 6)) },
 		"gather: rows x":   func(r *rig, t *Tape, x *Var) { t.Gather(x, x) },

@@ -268,7 +268,7 @@ func (g *graph) step(i int, fellow func(int) int, shapes [][2]int, add func(rows
 		w, loss, scale := g.param(5, cols), g.tensor(tensor.F64, 3), g.floats(1)
 		list := g.ints(g.targets(rows)...)
 		g.losses, g.scales = append(g.losses, loss), append(g.scales, scale)
-		g.steps = append(g.steps, func(b *building) { b.tape.CrossEntropy(b.vars[i], b.tape.Input("targets", list), w, loss, scale) })
+		g.steps = append(g.steps, func(b *building) { b.tape.CrossEntropy(b.vars[i], b.tape.Input("targets", list), w, 0, loss, scale) })
 	}
 }
 
@@ -280,7 +280,7 @@ func (g *graph) score(i, rows, cols int) {
 	w, d, e := g.param(5, cols), g.floats(rows), g.floats(rows)
 	list := g.ints(g.targets(rows)...)
 	g.steps = append(g.steps, func(b *building) {
-		logProbs, entropies := b.tape.LogProb(b.vars[i], b.tape.Input("targets", list), w, 0.75, true)
+		logProbs, entropies := b.tape.LogProb(b.vars[i], b.tape.Input("targets", list), w, 0.75, 0, true)
 		b.outs = append(b.outs, b.tape.Output(logProbs), b.tape.Output(entropies))
 		if seeded != 1 {
 			b.seeds[logProbs] = d

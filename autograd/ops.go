@@ -126,60 +126,6 @@ func pass(ops *tensor.Ops, dx, dy tensor.Tensor, accumulate bool) {
 	}
 }
 
-// RMSNorm normalises the rows of x [T, H] with weights w [H].
-func (t *Tape) RMSNorm(x *Var, w *Param, eps float32) *Var {
-	must(slices.Equal(w.Shape, []int{x.Cols()}), "rmsnorm", "%v with %v", x, w)
-	ops := t.dev.Ops()
-	y := t.NewVar("norm", x.Dtype, x.Shape...)
-	rstd := t.NewVar("norm.rstd", x.Dtype, x.Rows())
-	t.Record(&Node{
-		Name: "rmsnorm", In: []*Var{x}, Out: []*Var{y, rstd}, Params: []*Param{w},
-		Needs: []*Var{x, rstd}, Accumulates: true, Scratch: true,
-		Forward: func() {
-			ops.RMSNorm(tensor.RMSNorm{Y: y.value, X: x.value, W: w.Value, RStd: rstd.value, Eps: eps})
-		},
-		Backward: func(g *Grads) {
-			dx, accumulate := g.In(0)
-			ops.RMSNormBackward(tensor.RMSNormBackward{DX: dx, DW: w.Grad, DY: g.Out(0), S: x.value, W: w.Value,
-				RStd: rstd.value, Accumulate: accumulate})
-		},
-	})
-	return y
-}
-
-// AddRMSNorm is the residual connection and the norm after it in one pass:
-// sum = x + delta, y = norm(sum), with x and delta [T, H], w [H].
-func (t *Tape) AddRMSNorm(x, delta *Var, w *Param, eps float32) (sum, y *Var) {
-	must(slices.Equal(x.Shape, delta.Shape) && x.Dtype == delta.Dtype, "add+rmsnorm", "%v and %v", x, delta)
-	must(slices.Equal(w.Shape, []int{x.Cols()}), "add+rmsnorm", "%v with %v", x, w)
-	ops := t.dev.Ops()
-	sum = t.NewVar("residual", x.Dtype, x.Shape...)
-	y = t.NewVar("norm", x.Dtype, x.Shape...)
-	rstd := t.NewVar("norm.rstd", x.Dtype, x.Rows())
-	t.Record(&Node{
-		Name: "add+rmsnorm", In: []*Var{x, delta}, Out: []*Var{y, rstd, sum}, Params: []*Param{w},
-		Needs: []*Var{sum, rstd}, Accumulates: true, Scratch: true,
-		InPlace: [][2]int{{2, 0}, {2, 1}}, GradInPlace: [][2]int{{0, 2}, {1, 2}}, SharedGrad: [][2]int{{0, 1}},
-		Forward: func() {
-			ops.RMSNorm(tensor.RMSNorm{Y: y.value, X: x.value, W: w.Value, RStd: rstd.value,
-				Delta: delta.value, Sum: sum.value, Eps: eps})
-		},
-		Backward: func(g *Grads) {
-			dx, accumulate := g.In(0)
-			if dx.IsZero() { // only delta's is wanted; otherwise this one is both
-				dx, accumulate = g.In(1)
-			}
-			if g.Out(0).IsZero() { // nothing came through the norm
-				pass(ops, dx, g.Out(2), accumulate)
-				return
-			}
-			ops.RMSNormBackward(tensor.RMSNormBackward{DX: dx, DW: w.Grad, DY: g.Out(0), DSum: g.Out(2), S: sum.value,
-				W: w.Value, RStd: rstd.value, Accumulate: accumulate})
-		},
-	})
-	return sum, y
-}
-
 // RoPE rotates the first heads heads (of headDim columns) of each row of x by
 // the token's position; other columns pass. cos and sin are tables
 // [positions, half].
@@ -279,11 +225,63 @@ func (t *Tape) GLU(x *Var, act tensor.Activation) *Var {
 	return y
 }
 
-// CrossEntropy is the output projection with w [V, H] and the cross-entropy with
-// targets I32 [T] (negative: ignored); loss F64 [3] and scale [1] are memory of
+// Activate is act(x), of any shape.
+func (t *Tape) Activate(x *Var, act tensor.Activation) *Var {
+	ops := t.dev.Ops()
+	y := t.NewVar("activation", x.Dtype, x.Shape...)
+	t.Record(&Node{
+		Name: "activate", In: []*Var{x}, Out: []*Var{y}, Needs: []*Var{x},
+		InPlace: [][2]int{{0, 0}}, GradInPlace: [][2]int{{0, 0}},
+		Forward: func() { ops.Activate(y.value, x.value, act) },
+		Backward: func(g *Grads) {
+			dx, _ := g.In(0)
+			ops.ActivateBackward(dx, g.Out(0), x.value, act)
+		},
+	})
+	return y
+}
+
+// SoftCap is limit·tanh(x/limit), of any shape.
+func (t *Tape) SoftCap(x *Var, limit float32) *Var {
+	ops := t.dev.Ops()
+	y := t.NewVar("capped", x.Dtype, x.Shape...)
+	t.Record(&Node{
+		Name: "softcap", In: []*Var{x}, Out: []*Var{y}, Needs: []*Var{y}, InPlace: [][2]int{{0, 0}}, GradInPlace: [][2]int{{0, 0}},
+		Forward: func() { ops.SoftCap(y.value, x.value, limit) },
+		Backward: func(g *Grads) {
+			dx, _ := g.In(0)
+			ops.SoftCapBackward(dx, g.Out(0), y.value, limit)
+		},
+	})
+	return y
+}
+
+// Scale is x·f, of any shape.
+func (t *Tape) Scale(x *Var, f float32) *Var {
+	ops := t.dev.Ops()
+	y := t.NewVar("scaled", x.Dtype, x.Shape...)
+	scale := func(dst, src tensor.Tensor) {
+		if dst.Addr != src.Addr {
+			ops.Copy(dst, src)
+		}
+		ops.Scale(dst, f)
+	}
+	t.Record(&Node{
+		Name: "scale", In: []*Var{x}, Out: []*Var{y}, InPlace: [][2]int{{0, 0}}, GradInPlace: [][2]int{{0, 0}},
+		Forward: func() { scale(y.value, x.value) },
+		Backward: func(g *Grads) {
+			dx, _ := g.In(0)
+			scale(dx, g.Out(0))
+		},
+	})
+	return y
+}
+
+// CrossEntropy is the output projection with w [V, H], its logits capped at softCap (0: not),
+// and the cross-entropy with targets I32 [T] (negative: ignored); loss F64 [3] and scale [1] are memory of
 // the caller's, see tensor.CrossEntropy. Training, it makes the gradient of
 // scale·loss at once.
-func (t *Tape) CrossEntropy(x, targets *Var, w *Param, loss, scale tensor.Tensor) {
+func (t *Tape) CrossEntropy(x, targets *Var, w *Param, softCap float32, loss, scale tensor.Tensor) {
 	must(len(w.Shape) == 2 && x.Cols() == w.Shape[1], "cross-entropy", "%v times %v transposed", x, w)
 	must(isInts(targets, x.Rows()), "cross-entropy", "targets %v for %v", targets, x)
 	must(loss.Dtype == tensor.F64 && loss.Len() == 3 && scale.Len() == 1, "cross-entropy", "loss %v and scale %v", loss, scale)
@@ -291,7 +289,7 @@ func (t *Tape) CrossEntropy(x, targets *Var, w *Param, loss, scale tensor.Tensor
 	t.Record(&Node{
 		Name: "cross-entropy", In: []*Var{x, targets}, Params: []*Param{w},
 		FusedForward: func(g *Grads) {
-			a := tensor.CrossEntropy{Loss: loss, X: x.value, W: w.Value, Targets: targets.value, Scale: scale}
+			a := tensor.CrossEntropy{Loss: loss, X: x.value, W: w.Value, Targets: targets.value, Scale: scale, SoftCap: softCap}
 			if g.Train {
 				a.DX, _ = g.In(0)
 				a.DW = w.Grad
@@ -305,7 +303,7 @@ func (t *Tape) CrossEntropy(x, targets *Var, w *Param, loss, scale tensor.Tensor
 // log-probabilities [T] of targets I32 [T] (negative: none) among the logits over
 // the temperature, and with entropy those distributions' entropies [T], else nil;
 // see tensor.LogProb. Gradients may come to either result or to both.
-func (t *Tape) LogProb(x, targets *Var, w *Param, temperature float32, entropy bool) (logProbs, entropies *Var) {
+func (t *Tape) LogProb(x, targets *Var, w *Param, temperature, softCap float32, entropy bool) (logProbs, entropies *Var) {
 	must(len(w.Shape) == 2 && x.Cols() == w.Shape[1], "log-probabilities", "%v times %v transposed", x, w)
 	must(isInts(targets, x.Rows()), "log-probabilities", "targets %v for %v", targets, x)
 	must(temperature > 0, "log-probabilities", "temperature %g is not above 0", temperature)
@@ -319,7 +317,8 @@ func (t *Tape) LogProb(x, targets *Var, w *Param, temperature float32, entropy b
 		n.Out, n.Needs = append(n.Out, entropies), append(n.Needs, entropies)
 	}
 	n.Forward = func() {
-		a := tensor.LogProb{LogProbs: logProbs.value, LSE: lse.value, X: x.value, W: w.Value, Targets: targets.value, Temperature: temperature}
+		a := tensor.LogProb{LogProbs: logProbs.value, LSE: lse.value, X: x.value, W: w.Value, Targets: targets.value,
+			Temperature: temperature, SoftCap: softCap}
 		if entropy {
 			a.Entropies = entropies.value
 		}
@@ -327,7 +326,7 @@ func (t *Tape) LogProb(x, targets *Var, w *Param, temperature float32, entropy b
 	}
 	n.Backward = func(g *Grads) {
 		a := tensor.LogProbBackward{DW: w.Grad, DLogProbs: g.Out(0), X: x.value, W: w.Value, Targets: targets.value, LSE: lse.value,
-			Temperature: temperature}
+			Temperature: temperature, SoftCap: softCap}
 		a.DX, _ = g.In(0)
 		if entropy {
 			a.DEntropies, a.Entropies = g.Out(2), entropies.value

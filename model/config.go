@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"ringtail/tensor"
@@ -17,34 +18,113 @@ import (
 
 // Config is a decoder's shape, as config.json of a Hugging Face folder gives it,
 // in the terms in which this package builds decoders. Features, not families,
-// drive the decoder.
+// drive the decoder: the zero value of each is LLaMA's, or none.
 type Config struct {
 	Architecture string // architectures[0]
 	ModelType    string
 	Vocab        int
 	Hidden       int
 	Layers       int
-	Heads        int
-	KVHeads      int
-	HeadDim      int
-	MLP          int // width of the MLP's middle
-	Activation   tensor.Activation
-	NormEps      float64
 	MaxPositions int
-	Window       int // sliding attention window, 0 for none
-	QKVBias      bool
-	OutBias      bool // bias of the attention's output projection
-	MLPBias      bool
-	Tied         bool // the output projection is the embedding
 	InitStd      float64
-	Rope         Rope
 	Dtype        string // of the stored weights: "float32", "bfloat16", "float16"
 	BOS, PAD     int    // -1 if absent
 	EOS          []int
+
+	// Embeddings.
+	EmbedDim       int     // width of token embeddings; where it isn't Hidden, two projections go between (OPT-350M)
+	EmbedScale     float64 // factor on embeddings, 0 for none
+	EmbedNorm      bool    // a norm after them (BLOOM)
+	Positions      Positions
+	PositionOffset int  // Learned: rows of the table before that of position 0
+	Tied           bool // the output projection is the embedding
+
+	// Norms.
+	NormEps    float64
+	LayerNorm  bool    // else RMSNorm
+	NormBias   bool    // LayerNorm: with bias
+	NormOffset float64 // RMSNorm: added to the weights (Gemma: 1)
+	Place      NormPlace
+	// ResidualFromNorm takes the residual stream from a layer's norms, not from
+	// what they normalise (BLOOM's apply_residual_connection_post_layernorm).
+	ResidualFromNorm bool
+
+	// Attention.
+	Heads        int
+	KVHeads      int
+	HeadDim      int
+	QKVBias      bool
+	OutBias      bool // of the output projection
+	QKNorm       bool // RMSNorm of each query and key head
+	Scale        float64
+	ScaleByLayer bool // scores of layer i (from 1) are divided by i too
+	Window       int  // sliding attention window, 0 for none
+	// Windowed tells which layers have the window; nil: all.
+	Windowed []bool
+	Rope     Rope
+	// WindowedRope is that of windowed layers where they have their own (Gemma 3).
+	WindowedRope *Rope
+	AttentionCap float32 // soft cap of scores, 0 for none
+	LogitCap     float32 // soft cap of logits, 0 for none
+
+	// MLP.
+	MLP        int // width of the middle
+	Activation tensor.Activation
+	Plain      bool // act(up) alone, no gate
+	MLPBias    bool
+	Experts    Experts
+
 	// Reward is how the raw scores of a reward or value model are normalised.
 	Reward Normalization
 
 	raw map[string]any // the file's own fields, written back
+	// generation is generation_config.json of the folder, written back.
+	generation map[string]any
+}
+
+// Positions is how a decoder knows the order of its tokens.
+type Positions uint8
+
+// The kinds: rotated queries and keys (Su et al. 2021), a learned table added to the
+// embeddings, a bias linear in the distance (Press et al. 2022).
+const (
+	Rotary Positions = iota
+	Learned
+	ALiBi
+)
+
+// NormPlace is where the norms of a layer stand, x being the residual stream and
+// f attention, then the MLP.
+type NormPlace uint8
+
+// The places.
+const (
+	PreNorm      NormPlace = iota // x + f(norm(x))
+	PostNorm                      // norm(x + f(x)), no norm at the end
+	SandwichNorm                  // x + norm(f(norm(x)))
+	ParallelNorm                  // x + attention(norm(x)) + mlp(norm'(x)), both from one x
+)
+
+// Experts says that layers have a mixture of experts for an MLP.
+type Experts struct {
+	Count     int // 0: none
+	Used      int // of them for each token
+	MLP       int // width of an expert's middle
+	Normalize bool
+	// Dense lists layers with an ordinary MLP; nil: none.
+	Dense []bool
+	// LossCoef weighs the load-balancing loss in training.
+	LossCoef float64
+}
+
+// windowed tells whether a layer's attention has the window.
+func (c *Config) windowed(layer int) bool {
+	return c.Window > 0 && (c.Windowed == nil || c.Windowed[layer])
+}
+
+// sparse tells whether a layer's MLP is a mixture of experts.
+func (c *Config) sparse(layer int) bool {
+	return c.Experts.Count > 0 && (c.Experts.Dense == nil || !c.Experts.Dense[layer])
 }
 
 // Normalization turns a raw score into (raw − Mean)/Std: the scale on which the
@@ -83,7 +163,40 @@ func LoadConfig(dir string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return c, nil
+	return c, c.readGeneration(filepath.Join(dir, "generation_config.json"))
+}
+
+// readGeneration reads generation_config.json, where there is one: tokens that it
+// ends answers with are added to those of config.json (chat models list their
+// end-of-turn token there alone).
+func (c *Config) readGeneration(path string) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber()
+	var raw map[string]any
+	if err := dec.Decode(&raw); err != nil {
+		return fmt.Errorf("%s: not a JSON object: %w", path, err)
+	}
+	f := &fields{raw: raw}
+	for _, id := range f.ids("eos_token_id") {
+		if id >= c.Vocab {
+			return fmt.Errorf("%s: eos_token_id %d is not below vocab_size %d", path, id, c.Vocab)
+		}
+		if !slices.Contains(c.EOS, id) {
+			c.EOS = append(c.EOS, id)
+		}
+	}
+	if f.err != nil {
+		return fmt.Errorf("%s: %w", path, f.err)
+	}
+	c.generation = raw
+	return nil
 }
 
 // ParseConfig reads the text of a config.json.
@@ -112,29 +225,28 @@ func ParseConfig(text []byte) (*Config, error) {
 		}
 		return nil, &UnknownArchitectureError{Name: name}
 	}
+	f.alias = fam.keys
 	c.Vocab = f.size("vocab_size", 0, maxVocab)
 	c.Hidden = f.size("hidden_size", 0, maxHidden)
+	c.EmbedDim = c.Hidden
 	c.Layers = f.size("num_hidden_layers", 0, maxLayers)
 	c.Heads = f.size("num_attention_heads", 0, maxHeads)
-	c.KVHeads = f.size("num_key_value_heads", c.Heads, maxHeads)
-	c.MLP = f.size("intermediate_size", 0, maxMLP)
 	c.MaxPositions = f.size("max_position_embeddings", 2048, maxPositions)
-	headDim := 0
-	if c.Heads > 0 && c.Hidden%c.Heads == 0 {
-		headDim = c.Hidden / c.Heads
-	}
-	c.HeadDim = f.size("head_dim", headDim, maxHidden)
-	c.NormEps = f.number("rms_norm_eps", 1e-6)
 	c.InitStd = f.number("initializer_range", 0.02)
-	c.Tied = f.flag("tie_word_embeddings", false)
+	c.Tied = f.flag("tie_word_embeddings", fam.tied)
 	c.Dtype = canonicalDtype(f.text("dtype", f.text("torch_dtype", "float32")))
 	c.BOS = f.id("bos_token_id")
 	c.PAD = f.id("pad_token_id")
 	c.EOS = f.ids("eos_token_id")
-	c.Activation = f.activation("hidden_act", "silu")
 	c.Reward = f.normalization("ringtail")
+	c.HeadDim = 0
+	if c.Heads > 0 && c.Hidden%c.Heads == 0 {
+		c.HeadDim = c.Hidden / c.Heads
+	}
 	fam.read(c, f)
-	c.Rope = readRope(f, c)
+	if c.Scale == 0 {
+		c.Scale = 1 / math.Sqrt(float64(c.HeadDim))
+	}
 	if f.err != nil {
 		return nil, f.err
 	}
@@ -143,15 +255,17 @@ func ParseConfig(text []byte) (*Config, error) {
 
 // family is the key of the families table: the architecture without its head.
 func (c *Config) family() string {
-	if c.Architecture == "" {
-		return c.ModelType
+	name := c.Architecture
+	if name == "" {
+		name = c.ModelType
 	}
-	for _, head := range []string{"ForCausalLM", "ForSequenceClassification", "Model"} {
-		if s, ok := strings.CutSuffix(c.Architecture, head); ok {
-			return strings.ToLower(s)
+	for _, head := range []string{"LMHeadModel", "ForCausalLM", "TextForSequenceClassification", "ForSequenceClassification", "TextModel", "Model"} {
+		if s, ok := strings.CutSuffix(name, head); ok {
+			name = s
+			break
 		}
 	}
-	return c.Architecture
+	return strings.ToLower(strings.ReplaceAll(strings.TrimSuffix(name, "_text"), "_", ""))
 }
 
 // Scalar tells whether the folder holds a scalar (reward or value) head.
@@ -183,10 +297,14 @@ func (c *Config) check() error {
 		return fmt.Errorf("num_attention_heads %d is not a multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
 	case c.HeadDim*c.Heads > maxHidden:
 		return fmt.Errorf("head_dim %d × num_attention_heads %d is absurd (more than %d)", c.HeadDim, c.Heads, maxHidden)
-	case c.HeadDim%2 != 0:
+	case c.Positions == Rotary && c.HeadDim%2 != 0:
 		return fmt.Errorf("head_dim %d is odd; rotary positions need an even one", c.HeadDim)
-	case !(c.NormEps > 0 && c.NormEps < 1):
-		return fmt.Errorf("rms_norm_eps %g is not between 0 and 1", c.NormEps)
+	case !(c.Scale > 0) || math.IsInf(c.Scale, 0):
+		return fmt.Errorf("attention scores are scaled by %g; that must be a number above 0", c.Scale)
+	case c.Layers*c.Experts.Count > maxAllExperts:
+		return fmt.Errorf("%d layers of %d experts are absurd (more than %d in all)", c.Layers, c.Experts.Count, maxAllExperts)
+	case c.Experts.Used > c.Experts.Count:
+		return fmt.Errorf("num_experts_per_tok %d is more than the number of experts, %d", c.Experts.Used, c.Experts.Count)
 	case !(c.InitStd >= 0 && c.InitStd < 10):
 		return fmt.Errorf("initializer_range %g is not between 0 and 10", c.InitStd)
 	}
@@ -201,10 +319,17 @@ func (c *Config) check() error {
 	return nil
 }
 
-// Attention is the shape that the attention operations take.
-func (c *Config) Attention() tensor.AttentionShape {
-	return tensor.AttentionShape{Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim,
-		Scale: float32(1 / math.Sqrt(float64(c.HeadDim))), Window: c.Window}
+// Attention is the shape that the attention operations of a layer take.
+func (c *Config) Attention(layer int) tensor.AttentionShape {
+	a := tensor.AttentionShape{Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Scale: float32(c.Scale),
+		SoftCap: c.AttentionCap, ALiBi: c.Positions == ALiBi}
+	if c.ScaleByLayer {
+		a.Scale = float32(c.Scale / float64(layer+1))
+	}
+	if c.windowed(layer) {
+		a.Window = c.Window
+	}
+	return a
 }
 
 // canonicalDtype spells a dtype as transformers writes it: some configurations
@@ -299,13 +424,35 @@ func (c *Config) Clone() *Config {
 		d.raw[k] = v
 	}
 	d.EOS = append([]int(nil), c.EOS...)
+	d.generation = maps.Clone(c.generation)
 	return &d
 }
 
-// fields reads typed fields and remembers the first that is wrong.
+// fields reads typed fields and remembers the first that is wrong. Fields are
+// asked for by LLaMA's names; alias has those of families that spell them otherwise.
 type fields struct {
-	raw map[string]any
-	err error
+	raw   map[string]any
+	alias map[string]string
+	err   error
+}
+
+// get is a field's value, and the name that the file has for it.
+func (f *fields) get(key string) (v any, name string) {
+	if other, ok := f.alias[key]; ok {
+		if v, ok := f.raw[other]; ok {
+			return v, other
+		}
+		if _, ok := f.raw[key]; !ok {
+			return nil, other
+		}
+	}
+	return f.raw[key], key
+}
+
+// has tells whether the file says anything of a field.
+func (f *fields) has(key string) bool {
+	v, _ := f.get(key)
+	return v != nil
 }
 
 func (f *fields) fail(key string, v any, want string) {
@@ -320,8 +467,8 @@ func (f *fields) fail(key string, v any, want string) {
 
 // size reads a positive whole number of at most most; def 0 makes it required.
 func (f *fields) size(key string, def, most int) int {
-	v, ok := f.raw[key]
-	if !ok || v == nil {
+	v, key := f.get(key)
+	if v == nil {
 		if def == 0 {
 			if f.err == nil {
 				f.err = fmt.Errorf("%s is missing", key)
@@ -341,8 +488,8 @@ func (f *fields) size(key string, def, most int) int {
 }
 
 func (f *fields) number(key string, def float64) float64 {
-	v, ok := f.raw[key]
-	if !ok || v == nil {
+	v, key := f.get(key)
+	if v == nil {
 		return def
 	}
 	if n, ok := v.(json.Number); ok {
@@ -354,9 +501,20 @@ func (f *fields) number(key string, def float64) float64 {
 	return def
 }
 
+// epsilon reads what norms add to a variance.
+func (f *fields) epsilon(key string, def float64) float64 {
+	eps := f.number(key, def)
+	if !(eps > 0 && eps < 1) {
+		_, name := f.get(key)
+		f.fail(name, eps, "a number between 0 and 1")
+		return def
+	}
+	return eps
+}
+
 func (f *fields) numbers(key string) []float64 {
-	v, ok := f.raw[key]
-	if !ok || v == nil {
+	v, key := f.get(key)
+	if v == nil {
 		return nil
 	}
 	list, ok := v.([]any)
@@ -377,8 +535,8 @@ func (f *fields) numbers(key string) []float64 {
 }
 
 func (f *fields) text(key, def string) string {
-	v, ok := f.raw[key]
-	if !ok || v == nil {
+	v, key := f.get(key)
+	if v == nil {
 		return def
 	}
 	s, ok := v.(string)
@@ -390,8 +548,8 @@ func (f *fields) text(key, def string) string {
 }
 
 func (f *fields) flag(key string, def bool) bool {
-	v, ok := f.raw[key]
-	if !ok || v == nil {
+	v, key := f.get(key)
+	if v == nil {
 		return def
 	}
 	b, ok := v.(bool)
@@ -403,8 +561,8 @@ func (f *fields) flag(key string, def bool) bool {
 }
 
 func (f *fields) ids(key string) []int {
-	v, ok := f.raw[key]
-	if !ok || v == nil {
+	v, key := f.get(key)
+	if v == nil {
 		return nil
 	}
 	list, ok := v.([]any)
@@ -437,8 +595,8 @@ func (f *fields) id(key string) int {
 // normalization reads Ringtail's own object of a reward model; absent, scores stay as they are.
 func (f *fields) normalization(key string) Normalization {
 	n := Normalization{Std: 1}
-	v, ok := f.raw[key]
-	if !ok || v == nil {
+	v, key := f.get(key)
+	if v == nil {
 		return n
 	}
 	own, ok := v.(map[string]any)

@@ -33,11 +33,11 @@ func TestConfigSpellings(t *testing.T) {
 		"bare decoder":    {map[string]any{"architectures": []string{"LlamaModel"}}, func(c *Config) bool { return c.family() == "llama" }},
 		"reward model":    {map[string]any{"architectures": []string{"LlamaForSequenceClassification"}}, func(c *Config) bool { return c.Scalar() }},
 		"window": {map[string]any{"architectures": []string{"MistralForCausalLM"}, "sliding_window": 77}, func(c *Config) bool {
-			return c.Window == 77 && c.Attention().Window == 77
+			return c.Window == 77 && c.Attention(0).Window == 77
 		}},
 		"no window":  {map[string]any{"architectures": []string{"MistralForCausalLM"}, "sliding_window": json.RawMessage("null")}, func(c *Config) bool { return c.Window == 0 }},
 		"activation": {map[string]any{"hidden_act": "gelu_pytorch_tanh"}, func(c *Config) bool { return c.Activation == tensor.GELUTanh }},
-		"scale":      {map[string]any{"head_dim": 16}, func(c *Config) bool { return math.Abs(float64(c.Attention().Scale)-0.25) < 1e-9 }},
+		"scale":      {map[string]any{"head_dim": 16}, func(c *Config) bool { return math.Abs(float64(c.Attention(0).Scale)-0.25) < 1e-9 }},
 		"exponent":   {map[string]any{"rms_norm_eps": json.RawMessage("1e-05")}, func(c *Config) bool { return c.NormEps == 1e-5 }},
 	} {
 		c0 := mustParse(t, configWith(t, c.fields))

@@ -2,6 +2,7 @@ package model
 
 import (
 	"math"
+	"strings"
 
 	"ringtail/rng"
 	"ringtail/tensor"
@@ -23,31 +24,38 @@ func New(c *Config, dev tensor.Device, opt Options) (*Model, error) {
 	return m, nil
 }
 
-// initTensor gives one tensor the values that training starts from: norms 1,
-// biases 0, matrices normal with deviation initializer_range, a scalar head with
-// 1/√(hidden+1). Each tensor draws from a stream of its own name, so that its
-// values depend on neither the order nor the layout of the others.
+// initTensor gives one tensor the values that training starts from: norms 1 (with
+// their offset), biases 0, matrices normal with deviation initializer_range, a
+// scalar head with 1/√(hidden+1). Each tensor draws from a stream of its own name,
+// so that its values depend on neither the order nor the layout of the others.
 func (m *Model) initTensor(name string, seed uint64) {
-	n := families[m.Config.family()].names
-	p := m.Store.Param(name)
+	fam, p := m.Config.fam(), m.Store.Param(name)
 	std := m.Config.InitStd
 	switch {
-	case name == n.score:
-		std = 1 / math.Sqrt(float64(m.Config.Hidden+1))
-	case len(p.Shape) == 1 && name[len(name)-5:] == ".bias":
+	case name == fam.names.score+".weight":
+		std = 1 / math.Sqrt(float64(m.Config.EmbedDim+1))
+	case len(p.Shape) == 1 && strings.HasSuffix(name, ".bias"):
 		return // zeroed when allocated
 	case len(p.Shape) == 1:
 		_ = m.Store.SetTensor(name, func(dst []float32) error {
 			for i := range dst {
-				dst[i] = 1
+				dst[i] = float32(1 - m.Config.NormOffset)
 			}
 			return nil
 		})
 		return
+	case fam.residualInit && (isLayer(fam.names.o, name) || isLayer(fam.names.down, name)):
+		std /= math.Sqrt(2 * float64(m.Config.Layers))
 	}
 	s := rng.New(seed, rng.Init+"/"+name, 0)
 	_ = m.Store.SetTensor(name, func(dst []float32) error {
 		s.FillNormal(dst, 0, std)
 		return nil
 	})
+}
+
+// isLayer tells whether name is the matrix that pattern names in some layer.
+func isLayer(pattern, name string) bool {
+	before, after, _ := strings.Cut(pattern, "%d")
+	return strings.HasPrefix(name, before) && strings.HasSuffix(name, after+".weight")
 }

@@ -5,85 +5,42 @@ import (
 	"slices"
 	"strings"
 
-	"ringtail/safetensors"
+	"ringtail/shard"
 	"ringtail/tensor"
 )
 
-// Load reads a model folder: config.json and safetensors.
-func Load(dir string, dev tensor.Device, opt Options) (*Model, error) {
-	c, err := LoadConfig(dir)
+// Load reads a model: a Hugging Face folder or a GGUF file (see Open).
+func Load(path string, dev tensor.Device, opt Options) (*Model, error) {
+	c, src, err := Open(path)
 	if err != nil {
 		return nil, err
 	}
-	files, err := safetensors.OpenFolder(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer files.Close()
+	defer src.Close()
 	head := opt.Head
 	if head == AutoHead && c.Scalar() {
 		head = ScalarHead
 	}
 	// Everything is checked before any large allocation.
+	l := &loader{path: path, c: c, src: src, head: head, stored: map[string]string{}}
 	specs := c.specs(opt, head)
-	fresh := ""
-	stored := map[string]string{} // our name → the file's
 	for _, s := range specs {
-		t, name, ok := find(files, s.Name)
-		isHead := head == ScalarHead && s.Name == families[c.family()].names.score
-		if !ok {
-			if isHead {
-				if !opt.FreshHead {
-					return nil, fmt.Errorf("%s: no tensor %s: this is no reward or value model (config.json says %s); train one with: ringtail train reward",
-						dir, s.Name, c.Architecture)
-				}
-				fresh = s.Name
-				continue
-			}
-			return nil, fmt.Errorf("%s: no tensor %s, which config.json (%s) asks for; it has %s", dir, s.Name, c.Architecture, sample(files.Names()))
+		if err := l.check(s, opt.FreshHead); err != nil {
+			return nil, err
 		}
-		labels := c.labels()
-		if len(t.Shape) == 2 {
-			labels = max(labels, t.Shape[0])
-		}
-		if isHead && labels > 1 {
-			return nil, fmt.Errorf("%s: this is a classifier of %d labels (num_labels of config.json; %s has the shape %v); a reward or value model has one label and the shape %v",
-				dir, labels, s.Name, t.Shape, s.Shape)
-		}
-		if !slices.Equal(t.Shape, s.Shape) {
-			return nil, fmt.Errorf("%s: tensor %s has shape %v, config.json asks for %v", dir, s.Name, t.Shape, s.Shape)
-		}
-		switch t.Dtype {
-		case "F32", "F16", "BF16", "F64":
-		default:
-			return nil, fmt.Errorf("%s: tensor %s is %s; weights are read as F32, F16, BF16 or F64", dir, s.Name, t.Dtype)
-		}
-		stored[s.Name] = name
 	}
 	m, err := allocate(c, dev, opt)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range specs {
-		if s.Name == fresh {
+		if s.Name == l.fresh {
+			m.initTensor(l.fresh, opt.Seed)
 			continue
 		}
-		t, _ := files.Tensor(stored[s.Name])
-		size := len(t.Data) / max(s.Len(), 1)
-		at := 0
-		err := m.Store.SetTensor(s.Name, func(dst []float32) error {
-			n := len(dst) * size
-			err := safetensors.ToFloat32(dst, t.Dtype, t.Data[at:at+n])
-			at += n
-			return err
-		})
-		if err != nil {
+		if err := l.read(m, s); err != nil {
 			m.Free()
-			return nil, fmt.Errorf("%s: tensor %s: %w", dir, s.Name, err)
+			return nil, fmt.Errorf("%s: tensor %s: %w", path, s.Name, err)
 		}
-	}
-	if fresh != "" {
-		m.initTensor(fresh, opt.Seed)
 	}
 	if err := dev.Sync(); err != nil {
 		m.Free()
@@ -92,14 +49,84 @@ func Load(dir string, dev tensor.Device, opt Options) (*Model, error) {
 	return m, nil
 }
 
-// find looks a tensor up by its name, or by that name without the leading
-// "model.", as folders of bare decoders spell it.
-func find(files *safetensors.Folder, name string) (safetensors.Tensor, string, bool) {
-	if t, ok := files.Tensor(name); ok {
+// loader matches a model's tensors with those of a source.
+type loader struct {
+	path   string
+	c      *Config
+	src    Source
+	head   Head
+	stored map[string]string // our name → the source's
+	fresh  string            // the scalar head, where it is to be made
+}
+
+// check finds a tensor and compares its shape.
+func (l *loader) check(s shard.Spec, freshHead bool) error {
+	t, name, ok := l.find(s.Name)
+	isHead := l.head == ScalarHead && s.Name == l.c.fam().names.score+".weight"
+	if !ok {
+		if isHead && freshHead {
+			l.fresh = s.Name
+			return nil
+		}
+		if isHead {
+			return fmt.Errorf("%s: no tensor %s: this is no reward or value model (config.json says %s); train one with: ringtail train reward",
+				l.path, s.Name, l.c.Architecture)
+		}
+		return fmt.Errorf("%s: no tensor %s, which config.json (%s) asks for; it has %s", l.path, s.Name, l.c.Architecture, sample(l.src.Names()))
+	}
+	labels := l.c.labels()
+	if len(t.Shape) == 2 {
+		labels = max(labels, t.Shape[0])
+	}
+	if isHead && labels > 1 {
+		return fmt.Errorf("%s: this is a classifier of %d labels (num_labels of config.json; %s has the shape %v); a reward or value model has one label and the shape %v",
+			l.path, labels, s.Name, t.Shape, s.Shape)
+	}
+	if want := l.c.storage(s.Name, s.Shape).shape; !slices.Equal(t.Shape, want) {
+		return fmt.Errorf("%s: tensor %s has shape %v, config.json asks for %v", l.path, s.Name, t.Shape, want)
+	}
+	if err := t.Read(nil, 0); err != nil { // whether the type is one that can be read
+		return fmt.Errorf("%s: tensor %s: %w", l.path, s.Name, err)
+	}
+	l.stored[s.Name] = name
+	return nil
+}
+
+// read fills a tensor of the model.
+func (l *loader) read(m *Model, s shard.Spec) error {
+	t, _ := l.src.Find(l.stored[s.Name])
+	if t.Done != nil {
+		defer t.Done()
+	}
+	at := 0
+	if store := l.c.storage(s.Name, s.Shape); store.from != nil {
+		all := make([]float32, s.Len())
+		if err := t.Read(all, 0); err != nil {
+			return err
+		}
+		return m.Store.SetTensor(s.Name, func(dst []float32) error {
+			for i := range dst {
+				dst[i] = all[store.from(at+i)]
+			}
+			at += len(dst)
+			return nil
+		})
+	}
+	return m.Store.SetTensor(s.Name, func(dst []float32) error {
+		err := t.Read(dst, at)
+		at += len(dst)
+		return err
+	})
+}
+
+// find looks a tensor up by its name, or by that name without the prefix of the
+// decoder, as folders of bare decoders spell it.
+func (l *loader) find(name string) (Stored, string, bool) {
+	if t, ok := l.src.Find(name); ok {
 		return t, name, true
 	}
-	short := strings.TrimPrefix(name, "model.")
-	t, ok := files.Tensor(short)
+	short := strings.TrimPrefix(name, l.c.fam().names.prefix)
+	t, ok := l.src.Find(short)
 	return t, short, ok
 }
 

@@ -6,6 +6,7 @@ package model
 
 import (
 	"fmt"
+	"strings"
 
 	"ringtail/autograd"
 	"ringtail/optim"
@@ -46,27 +47,37 @@ type Model struct {
 	Store  *shard.Store
 	Head   Head
 
-	dev   tensor.Device
-	embed *autograd.Param
-	norm  *autograd.Param
-	head  *autograd.Param // lm_head, embedding or score
-	block []block
+	dev       tensor.Device
+	embed     *autograd.Param
+	position  *autograd.Param // learned positions, from that of position 0 on
+	embedNorm *autograd.Norm
+	in, out   *autograd.Param // projections between embeddings and layers, nil for none
+	norm      *autograd.Norm  // nil with PostNorm
+	head      *autograd.Param // lm_head, embedding or score
+	block     []block
 
-	ropes   map[int]*ropeTable // by length class
-	retired []*ropeTable       // replaced by longer ones
+	ropes   map[ropeKey]*ropeTable
+	retired []*ropeTable // replaced by longer ones
 }
 
 // block is one layer's parameters.
 type block struct {
-	attnNorm, qkv, qkvBias, o, oBias *autograd.Param
-	mlpNorm, gateUp, gateUpBias      *autograd.Param
-	down, downBias                   *autograd.Param
+	attnNorm, mlpNorm autograd.Norm
+	attnPost, mlpPost *autograd.Norm // SandwichNorm
+	qkv, qkvBias      *autograd.Param
+	qNorm, kNorm      *autograd.Param
+	o, oBias          *autograd.Param
+	up, upBias        *autograd.Param // gate and up; up alone in plain MLPs
+	down, downBias    *autograd.Param
+	router            *autograd.Param
+	expertUp          *autograd.Param // [experts, 2·width, hidden], gates first
+	expertDown        *autograd.Param // [experts, hidden, width]
 }
 
 // specs lists the tensors of a decoder in the order in which the forward pass
-// uses them.
+// uses them, by their stored names.
 func (c *Config) specs(opt Options, head Head) []shard.Spec {
-	n := families[c.family()].names
+	n := c.fam().names
 	decay := opt.Decay
 	if decay == nil {
 		decay = optim.Decays
@@ -76,42 +87,87 @@ func (c *Config) specs(opt Options, head Head) []shard.Spec {
 		out = append(out, shard.Spec{Name: name, Shape: shape, Group: group, Decay: decay(name, shape),
 			Frozen: !opt.Train || opt.Frozen != nil && opt.Frozen(name)})
 	}
-	add("", n.embed, c.Vocab, c.Hidden)
-	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	for i := range c.Layers {
-		at := func(pattern, suffix string) string { return layerName(pattern, i) + suffix }
-		group := func(g string) string { return fmt.Sprintf("%d.%s", i, g) }
-		add("", layerName(n.attnNorm, i), c.Hidden)
-		add(group("qkv"), at(n.q, ".weight"), q, c.Hidden)
-		add(group("qkv"), at(n.k, ".weight"), kv, c.Hidden)
-		add(group("qkv"), at(n.v, ".weight"), kv, c.Hidden)
-		if c.QKVBias {
-			add(group("qkv.bias"), at(n.q, ".bias"), q)
-			add(group("qkv.bias"), at(n.k, ".bias"), kv)
-			add(group("qkv.bias"), at(n.v, ".bias"), kv)
-		}
-		add("", at(n.o, ".weight"), c.Hidden, q)
-		if c.OutBias {
-			add("", at(n.o, ".bias"), c.Hidden)
-		}
-		add("", layerName(n.mlpNorm, i), c.Hidden)
-		add(group("gateup"), at(n.gate, ".weight"), c.MLP, c.Hidden)
-		add(group("gateup"), at(n.up, ".weight"), c.MLP, c.Hidden)
-		if c.MLPBias {
-			add(group("gateup.bias"), at(n.gate, ".bias"), c.MLP)
-			add(group("gateup.bias"), at(n.up, ".bias"), c.MLP)
-		}
-		add("", at(n.down, ".weight"), c.Hidden, c.MLP)
-		if c.MLPBias {
-			add("", at(n.down, ".bias"), c.Hidden)
+	norm := func(name string) {
+		add("", name+".weight", c.Hidden)
+		if c.LayerNorm && c.NormBias {
+			add("", name+".bias", c.Hidden)
 		}
 	}
-	add("", n.norm, c.Hidden)
+	// linear adds matrices of one input, and their biases, each kind adjacent.
+	linear := func(group string, bias bool, in int, names []string, out ...int) {
+		for i, name := range names {
+			add(group, name+".weight", out[i], in)
+		}
+		for i, name := range names {
+			if bias {
+				add(group+".bias", name+".bias", out[i])
+			}
+		}
+	}
+	add("", n.embed+".weight", c.Vocab, c.EmbedDim)
+	if c.EmbedDim != c.Hidden {
+		add("", n.projectIn+".weight", c.Hidden, c.EmbedDim)
+	}
+	if c.Positions == Learned {
+		add("", n.position+".weight", c.MaxPositions+c.PositionOffset, c.Hidden)
+	}
+	if c.EmbedNorm {
+		norm(n.embedNorm)
+	}
+	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	for i := range c.Layers {
+		at := func(pattern string) string { return layerName(pattern, i) }
+		group := func(g string) string { return fmt.Sprintf("%d.%s", i, g) }
+		norm(at(n.attnNorm))
+		if n.qkv != "" {
+			linear("", c.QKVBias, c.Hidden, []string{at(n.qkv)}, q+2*kv)
+		} else {
+			linear(group("qkv"), c.QKVBias, c.Hidden, []string{at(n.q), at(n.k), at(n.v)}, q, kv, kv)
+		}
+		if c.QKNorm {
+			add("", at(n.qNorm)+".weight", c.HeadDim)
+			add("", at(n.kNorm)+".weight", c.HeadDim)
+		}
+		linear("", c.OutBias, q, []string{at(n.o)}, c.Hidden)
+		if c.Place == SandwichNorm {
+			norm(at(n.attnPost))
+		}
+		norm(at(n.mlpNorm))
+		switch e := c.Experts; {
+		case c.sparse(i):
+			add("", at(n.router)+".weight", e.Count, c.Hidden)
+			for x := range e.Count {
+				add(group("experts.up"), expertName(n.expertGate, i, x)+".weight", e.MLP, c.Hidden)
+				add(group("experts.up"), expertName(n.expertUp, i, x)+".weight", e.MLP, c.Hidden)
+			}
+			for x := range e.Count {
+				add(group("experts.down"), expertName(n.expertDown, i, x)+".weight", c.Hidden, e.MLP)
+			}
+		case c.Plain:
+			linear("", c.MLPBias, c.Hidden, []string{at(n.up)}, c.MLP)
+		case n.gateUp != "":
+			linear("", c.MLPBias, c.Hidden, []string{at(n.gateUp)}, 2*c.MLP)
+		default:
+			linear(group("gateup"), c.MLPBias, c.Hidden, []string{at(n.gate), at(n.up)}, c.MLP, c.MLP)
+		}
+		if !c.sparse(i) {
+			linear("", c.MLPBias, c.MLP, []string{at(n.down)}, c.Hidden)
+		}
+		if c.Place == SandwichNorm {
+			norm(at(n.mlpPost))
+		}
+	}
+	if c.Place != PostNorm {
+		norm(n.norm)
+	}
+	if c.EmbedDim != c.Hidden {
+		add("", n.projectOut+".weight", c.EmbedDim, c.Hidden)
+	}
 	switch {
 	case head == ScalarHead:
-		add("", n.score, 1, c.Hidden)
+		add("", n.score+".weight", 1, c.EmbedDim)
 	case !c.Tied:
-		add("", n.head, c.Vocab, c.Hidden)
+		add("", n.head+".weight", c.Vocab, c.EmbedDim)
 	}
 	return out
 }
@@ -137,7 +193,7 @@ func allocate(c *Config, dev tensor.Device, opt Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{Config: c, Store: store, Head: head, dev: dev, ropes: map[int]*ropeTable{}}
+	m := &Model{Config: c, Store: store, Head: head, dev: dev, ropes: map[ropeKey]*ropeTable{}}
 	if err := m.wire(); err != nil {
 		store.Free()
 		return nil, err
@@ -147,43 +203,90 @@ func allocate(c *Config, dev tensor.Device, opt Options) (*Model, error) {
 
 // wire finds the parameters that the forward pass uses.
 func (m *Model) wire() error {
-	c, n := m.Config, families[m.Config.family()].names
+	c, n := m.Config, m.Config.fam().names
 	var err error
-	merged := func(name string, parts ...string) *autograd.Param {
-		p, e := m.Store.Merged(name, parts...)
+	check := func(p *autograd.Param, e error) *autograd.Param {
 		if err == nil {
 			err = e
 		}
 		return p
 	}
-	m.embed = m.Store.Param(n.embed)
-	m.norm = m.Store.Param(n.norm)
+	param := func(name string) *autograd.Param { return m.Store.Param(name) }
+	// merged is the matrices, or biases, of the names as one.
+	merged := func(suffix string, names ...string) *autograd.Param {
+		if len(names) == 1 || param(names[0]+suffix) == nil {
+			return param(names[0] + suffix)
+		}
+		parts := make([]string, len(names))
+		for i, name := range names {
+			parts[i] = name + suffix
+		}
+		return check(m.Store.Merged(strings.Join(names, "+")+suffix, nil, parts...))
+	}
+	norm := func(name string) autograd.Norm {
+		return autograd.Norm{W: param(name + ".weight"), Bias: param(name + ".bias"), Layer: c.LayerNorm,
+			Eps: float32(c.NormEps), WOffset: float32(c.NormOffset)}
+	}
+	optional := func(name string, there bool) *autograd.Norm {
+		if !there {
+			return nil
+		}
+		x := norm(name)
+		return &x
+	}
+	m.embed = param(n.embed + ".weight")
+	m.in, m.out = param(n.projectIn+".weight"), param(n.projectOut+".weight")
+	if c.Positions == Learned {
+		m.position = check(m.Store.Rows(n.position+".weight", c.PositionOffset))
+	}
+	m.embedNorm = optional(n.embedNorm, c.EmbedNorm)
+	m.norm = optional(n.norm, c.Place != PostNorm)
 	switch {
 	case m.Head == ScalarHead:
-		m.head = m.Store.Param(n.score)
+		m.head = param(n.score + ".weight")
 	case c.Tied:
 		m.head = m.embed
 	default:
-		m.head = m.Store.Param(n.head)
+		m.head = param(n.head + ".weight")
 	}
 	m.block = make([]block, c.Layers)
 	for i := range m.block {
-		at := func(pattern, suffix string) string { return layerName(pattern, i) + suffix }
+		at := func(pattern string) string { return layerName(pattern, i) }
 		b := &m.block[i]
-		b.attnNorm = m.Store.Param(layerName(n.attnNorm, i))
-		b.mlpNorm = m.Store.Param(layerName(n.mlpNorm, i))
-		b.qkv = merged(fmt.Sprintf("layer %d qkv", i), at(n.q, ".weight"), at(n.k, ".weight"), at(n.v, ".weight"))
-		if c.QKVBias {
-			b.qkvBias = merged(fmt.Sprintf("layer %d qkv bias", i), at(n.q, ".bias"), at(n.k, ".bias"), at(n.v, ".bias"))
+		b.attnNorm, b.mlpNorm = norm(at(n.attnNorm)), norm(at(n.mlpNorm))
+		if c.Place == SandwichNorm {
+			b.attnPost, b.mlpPost = optional(at(n.attnPost), true), optional(at(n.mlpPost), true)
 		}
-		b.o = m.Store.Param(at(n.o, ".weight"))
-		b.oBias = m.Store.Param(at(n.o, ".bias"))
-		b.gateUp = merged(fmt.Sprintf("layer %d gate and up", i), at(n.gate, ".weight"), at(n.up, ".weight"))
-		if c.MLPBias {
-			b.gateUpBias = merged(fmt.Sprintf("layer %d gate and up bias", i), at(n.gate, ".bias"), at(n.up, ".bias"))
+		qkv := []string{at(n.q), at(n.k), at(n.v)}
+		if n.qkv != "" {
+			qkv = []string{at(n.qkv)}
 		}
-		b.down = m.Store.Param(at(n.down, ".weight"))
-		b.downBias = m.Store.Param(at(n.down, ".bias"))
+		b.qkv, b.qkvBias = merged(".weight", qkv...), merged(".bias", qkv...)
+		if c.QKNorm {
+			b.qNorm, b.kNorm = param(at(n.qNorm)+".weight"), param(at(n.kNorm)+".weight")
+		}
+		b.o, b.oBias = param(at(n.o)+".weight"), param(at(n.o)+".bias")
+		if c.sparse(i) {
+			e := c.Experts
+			b.router = param(at(n.router) + ".weight")
+			var up, down []string
+			for x := range e.Count {
+				up = append(up, expertName(n.expertGate, i, x)+".weight", expertName(n.expertUp, i, x)+".weight")
+				down = append(down, expertName(n.expertDown, i, x)+".weight")
+			}
+			b.expertUp = check(m.Store.Merged(fmt.Sprintf("layer %d experts' gates and ups", i), []int{e.Count, 2 * e.MLP, c.Hidden}, up...))
+			b.expertDown = check(m.Store.Merged(fmt.Sprintf("layer %d experts' downs", i), []int{e.Count, c.Hidden, e.MLP}, down...))
+			continue
+		}
+		up := []string{at(n.gate), at(n.up)}
+		switch {
+		case c.Plain:
+			up = up[1:]
+		case n.gateUp != "":
+			up = []string{at(n.gateUp)}
+		}
+		b.up, b.upBias = merged(".weight", up...), merged(".bias", up...)
+		b.down, b.downBias = param(at(n.down)+".weight"), param(at(n.down)+".bias")
 	}
 	return err
 }

@@ -30,7 +30,11 @@ type Rope struct {
 	maxPositions int
 }
 
-func readRope(f *fields, c *Config) Rope {
+func readRope(f *fields, c *Config) Rope { return readRopePart(f, c, 1) }
+
+// readRopePart is readRope for a family that rotates a part of each head where
+// config.json doesn't say which.
+func readRopePart(f *fields, c *Config, part float64) Rope {
 	scaling, key := map[string]any{}, "rope_parameters"
 	theta := f.number("rope_theta", 10000)
 	for _, k := range []string{"rope_scaling", "rope_parameters"} { // the first that says anything
@@ -47,7 +51,7 @@ func readRope(f *fields, c *Config) Rope {
 	s := &fields{raw: scaling}
 	r := Rope{Type: s.text("rope_type", s.text("type", "default")), maxPositions: c.MaxPositions}
 	r.Theta = s.number("rope_theta", theta)
-	partial := s.number("partial_rotary_factor", f.number("partial_rotary_factor", 1))
+	partial := s.number("partial_rotary_factor", f.number("partial_rotary_factor", part))
 	if !(partial > 0 && partial <= 1) {
 		s.fail("partial_rotary_factor", partial, "a number above 0, at most 1")
 		partial = 1

@@ -216,7 +216,7 @@ func TestRopeTable(t *testing.T) {
 			}
 			defer m.Free()
 			for _, length := range []int{10, 64, 65, 200, 257, 300, 5000, 20} {
-				table, err := m.rope(length)
+				table, err := m.rope(0, length)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -3,6 +3,7 @@ package model
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -14,18 +15,16 @@ import (
 // Config.Dtype. Tokenizer files are the caller's.
 func (m *Model) Save(dir string) error {
 	c := m.Config.Clone()
-	suffix := "ForCausalLM"
 	if m.Head == ScalarHead {
-		suffix = "ForSequenceClassification"
 		c.raw["num_labels"] = 1
 		c.raw["id2label"] = map[string]string{"0": "LABEL_0"}
 		c.raw["label2id"] = map[string]int{"LABEL_0": 0}
 	}
 	// The file may have named a bare decoder (LlamaModel), or only a model_type.
 	if c.ModelType == "" {
-		c.raw["model_type"] = c.family()
+		c.raw["model_type"] = c.fam().modelType
 	}
-	c.Architecture = families[c.family()].class + suffix
+	c.Architecture = c.fam().architecture(m.Head)
 	text, err := c.JSON()
 	if err != nil {
 		return err
@@ -36,28 +35,16 @@ func (m *Model) Save(dir string) error {
 	}
 	var specs []safetensors.Spec
 	for _, e := range m.Store.Layout.Entries {
-		specs = append(specs, safetensors.Spec{Name: e.Name, Dtype: dtype, Shape: e.Shape})
+		specs = append(specs, safetensors.Spec{Name: e.Name, Dtype: dtype, Shape: c.storage(e.Name, e.Shape).shape})
 	}
 	w, err := safetensors.CreateFolder(dir, nil, specs, 0)
 	if err != nil {
 		return err
 	}
-	bits, _ := safetensors.DtypeBits(dtype)
-	var buf []byte
-	for _, s := range specs {
-		err := m.Store.Tensor(s.Name, func(src []float32) error {
-			n := len(src) * bits / 8
-			if len(buf) < n {
-				buf = make([]byte, n)
-			}
-			if err := safetensors.FromFloat32(buf[:n], dtype, src); err != nil {
-				return err
-			}
-			return w.Write(s.Name, buf[:n])
-		})
-		if err != nil {
+	for _, e := range m.Store.Layout.Entries {
+		if err := m.write(w, e.Name, c.storage(e.Name, e.Shape), dtype); err != nil {
 			w.Abort()
-			return fmt.Errorf("%s: tensor %s: %w", dir, s.Name, err)
+			return fmt.Errorf("%s: tensor %s: %w", dir, e.Name, err)
 		}
 	}
 	if err := w.Close(); err != nil {
@@ -76,15 +63,49 @@ func (m *Model) Save(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "generation_config.json"), gen, 0o666)
 }
 
-// generationConfig is the text of generation_config.json: which tokens begin, end and pad.
+// write writes one tensor as it is stored.
+func (m *Model) write(w *safetensors.FolderWriter, name string, store storage, dtype string) error {
+	bits, _ := safetensors.DtypeBits(dtype)
+	var buf []byte
+	put := func(src []float32) error {
+		n := len(src) * bits / 8
+		if len(buf) < n {
+			buf = make([]byte, n)
+		}
+		if err := safetensors.FromFloat32(buf[:n], dtype, src); err != nil {
+			return err
+		}
+		return w.Write(name, buf[:n])
+	}
+	if store.from == nil {
+		return m.Store.Tensor(name, put)
+	}
+	var all []float32
+	if err := m.Store.Tensor(name, func(src []float32) error {
+		all = append(all, src...)
+		return nil
+	}); err != nil {
+		return err
+	}
+	stored := make([]float32, len(all))
+	store.toStored(stored, all)
+	return put(stored)
+}
+
+// generationConfig is the text of generation_config.json: that of the folder that
+// the model came from, with the tokens that begin, end and pad as they now are.
 func (c *Config) generationConfig() ([]byte, error) {
-	out := map[string]any{"_from_model_config": true}
-	if c.BOS >= 0 {
-		out["bos_token_id"] = c.BOS
+	out := maps.Clone(c.generation)
+	if out == nil {
+		out = map[string]any{"_from_model_config": true}
 	}
-	if c.PAD >= 0 {
-		out["pad_token_id"] = c.PAD
+	for key, id := range map[string]int{"bos_token_id": c.BOS, "pad_token_id": c.PAD} {
+		delete(out, key)
+		if id >= 0 {
+			out[key] = id
+		}
 	}
+	delete(out, "eos_token_id")
 	if len(c.EOS) == 1 {
 		out["eos_token_id"] = c.EOS[0]
 	} else if len(c.EOS) > 1 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -59,7 +60,29 @@ var shapesOfModels = map[string]map[string]any{
 	"grouped":    {"num_attention_heads": 4, "num_key_value_heads": 2},
 	"wide heads": {"head_dim": 24},
 	"biases":     {"attention_bias": true, "mlp_bias": true},
-	"mistral":    {"architectures": []string{"MistralForCausalLM"}, "model_type": "mistral", "sliding_window": 6},
+	"mistral":    ofFamily("Mistral", map[string]any{"sliding_window": 6}),
+	"qwen2":      ofFamily("Qwen2", map[string]any{"use_sliding_window": true, "sliding_window": 5, "max_window_layers": 1}),
+	"qwen3":      ofFamily("Qwen3", map[string]any{"head_dim": 12, "num_key_value_heads": 1}),
+	"gemma":      ofFamily("Gemma", map[string]any{"head_dim": 12}),
+	"gemma 2": ofFamily("Gemma2", map[string]any{"head_dim": 12, "query_pre_attn_scalar": 10, "sliding_window": 6, "attn_logit_softcapping": 2.0,
+		"final_logit_softcapping": 3.0}),
+	"gemma 3":         ofFamily("Gemma3", map[string]any{"head_dim": 12, "query_pre_attn_scalar": 10, "sliding_window": 6, "sliding_window_pattern": 2}),
+	"phi 3":           ofFamily("Phi3", map[string]any{"num_key_value_heads": 1, "partial_rotary_factor": 0.5}),
+	"gpt2":            ofFamily("GPT2", map[string]any{"architectures": []string{"GPT2LMHeadModel"}, "scale_attn_by_inverse_layer_idx": true}),
+	"neox":            ofFamily("GPTNeoX", map[string]any{"rotary_pct": 0.5}),
+	"neox, in series": ofFamily("GPTNeoX", map[string]any{"use_parallel_residual": false, "attention_bias": false}),
+	"opt":             ofFamily("OPT", nil),
+	"opt 350m":        ofFamily("OPT", map[string]any{"do_layer_norm_before": false, "word_embed_proj_dim": 6}),
+	"opt, no bias":    ofFamily("OPT", map[string]any{"enable_bias": false, "tie_word_embeddings": false}),
+	"bloom":           ofFamily("Bloom", nil),
+	"bloom 176b":      ofFamily("Bloom", map[string]any{"apply_residual_connection_post_layernorm": true}),
+}
+
+// ofFamily are the fields of a model of that class.
+func ofFamily(class string, fields map[string]any) map[string]any {
+	out := map[string]any{"architectures": []string{class + "ForCausalLM"}, "model_type": nil}
+	maps.Copy(out, fields)
+	return out
 }
 
 // TestSaveLoad: bit for bit in float32; rounded to nearest, ties to even, in 16

@@ -2,12 +2,10 @@ package safetensors
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
-	"math"
-	"os"
 	"path/filepath"
+
+	"ringtail/mapfile"
 )
 
 // File is an open safetensors file, mapped into memory: opening reads the
@@ -15,7 +13,7 @@ import (
 // called from several goroutines, Close excepted.
 type File struct {
 	path     string
-	mapped   *mapping
+	mapped   *mapfile.Map
 	data     []byte // the part of the map after the header
 	entries  []entry
 	byName   map[string]int
@@ -27,64 +25,52 @@ type File struct {
 // (replace files by renaming, as package atomicfile does). Errors name the
 // file and the tensor.
 func Open(path string) (*File, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("safetensors: %w", err)
-	}
-	defer f.Close() // the map outlives the descriptor
-	file, err := open(f, path)
+	file, err := open(path)
 	if err != nil {
 		return nil, fmt.Errorf("safetensors: %s: %w", path, err)
 	}
 	return file, nil
 }
 
-func open(f *os.File, path string) (*File, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, bare(err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
-	}
-	size := info.Size()
-	if size > math.MaxInt {
-		return nil, fmt.Errorf("%d bytes are more than this system can map", size)
-	}
-	headerLen, err := readHeaderLen(f, uint64(size))
+func open(path string) (*File, error) {
+	m, err := mapfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	m, err := mapFile(f, int(size))
+	f, err := fromBytes(m.Bytes())
 	if err != nil {
-		return nil, fmt.Errorf("mapping into memory: %w", bare(err))
+		m.Close()
+		return nil, err
+	}
+	f.path, f.mapped = path, m
+	return f, nil
+}
+
+// fromBytes reads the header of a file's content.
+func fromBytes(b []byte) (*File, error) {
+	headerLen, err := readHeaderLen(b)
+	if err != nil {
+		return nil, err
 	}
 	start := 8 + headerLen
-	h, err := parseHeader(m.bytes[8:start:start], uint64(size)-start)
+	h, err := parseHeader(b[8:start:start], uint64(len(b))-start)
 	if err != nil {
-		m.close()
 		return nil, err
 	}
 	byName := make(map[string]int, len(h.entries))
 	for i, e := range h.entries {
 		byName[e.name] = i
 	}
-	return &File{
-		path: path, mapped: m, data: m.bytes[start:],
-		entries: h.entries, byName: byName, metadata: h.metadata,
-	}, nil
+	return &File{data: b[start:], entries: h.entries, byName: byName, metadata: h.metadata}, nil
 }
 
-// readHeaderLen reads and checks the first 8 bytes of a file of size bytes.
-func readHeaderLen(r io.ReaderAt, size uint64) (uint64, error) {
+// readHeaderLen reads and checks the first 8 bytes of a file.
+func readHeaderLen(b []byte) (uint64, error) {
+	size := uint64(len(b))
 	if size < 8 {
 		return 0, fmt.Errorf("file has %d bytes, too few for a header: cut off or not a safetensors file", size)
 	}
-	var word [8]byte
-	if _, err := r.ReadAt(word[:], 0); err != nil {
-		return 0, bare(err)
-	}
-	n := binary.LittleEndian.Uint64(word[:])
+	n := binary.LittleEndian.Uint64(b)
 	if n > MaxHeader {
 		return 0, fmt.Errorf("header length %d is above %d: not a safetensors file", n, MaxHeader)
 	}
@@ -92,15 +78,6 @@ func readHeaderLen(r io.ReaderAt, size uint64) (uint64, error) {
 		return 0, fmt.Errorf("header length %d, but only %d bytes follow: the file is cut off (download or copy it again)", n, size-8)
 	}
 	return n, nil
-}
-
-// bare takes the path off an error of package os, since the caller names it.
-func bare(err error) error {
-	var pe *os.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
 }
 
 // Path is the path that the file was opened by.
@@ -141,7 +118,7 @@ func (f *File) Close() error {
 	}
 	m := f.mapped
 	f.mapped, f.data = nil, nil
-	if err := m.close(); err != nil {
+	if err := m.Close(); err != nil {
 		return fmt.Errorf("safetensors: closing %s: %w", filepath.Base(f.path), err)
 	}
 	return nil

@@ -182,11 +182,11 @@ func TestTruncatedAndFlipped(t *testing.T) {
 
 // parse is Open on bytes in memory.
 func parse(content []byte) (*header, error) {
-	n, err := readHeaderLen(bytes.NewReader(content), uint64(len(content)))
+	f, err := fromBytes(content)
 	if err != nil {
 		return nil, err
 	}
-	return parseHeader(content[8:8+n], uint64(len(content))-8-n)
+	return &header{entries: f.entries, metadata: f.metadata}, nil
 }
 
 // checkParse checks what must hold of any input that is accepted.

@@ -18,6 +18,8 @@ import (
 	"fmt"
 	"math/bits"
 	"strings"
+
+	"ringtail/mapfile"
 )
 
 // MaxHeader is the longest header that is read or written, in bytes, as in the
@@ -94,3 +96,7 @@ func quote(name string) string {
 	}
 	return fmt.Sprintf("%q", name)
 }
+
+// Release tells that the tensor's data won't be read soon, so that it need not stay
+// in memory. It stays readable.
+func (t Tensor) Release() { mapfile.Release(t.Data) }

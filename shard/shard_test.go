@@ -145,7 +145,7 @@ func newStore(t *testing.T, chunk int, fill bool) *Store {
 
 func TestMerged(t *testing.T) {
 	s := newStore(t, 100, true)
-	p, err := s.Merged("qkv", "q", "k", "v")
+	p, err := s.Merged("qkv", nil, "q", "k", "v")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestMerged(t *testing.T) {
 		t.Error("the merged gradient is not a view of the parts'")
 	}
 	for _, bad := range [][]string{{"q", "v"}, {"o", "head"}, {"q", "none"}, {}} {
-		if _, err := s.Merged("x", bad...); err == nil {
+		if _, err := s.Merged("x", nil, bad...); err == nil {
 			t.Errorf("merging %v succeeded", bad)
 		}
 	}

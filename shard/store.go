@@ -72,8 +72,20 @@ func (s *Store) Device() tensor.Device { return s.dev }
 // Param is the stored tensor of that name, nil if there is none.
 func (s *Store) Param(name string) *autograd.Param { return s.params[name] }
 
-// Merged is the tensors of a group seen as one: their first dimensions added up.
-func (s *Store) Merged(name string, parts ...string) (*autograd.Param, error) {
+// Rows is a stored tensor without the first rows of it, a view.
+func (s *Store) Rows(name string, skip int) (*autograd.Param, error) {
+	e, ok := s.entries[name]
+	if !ok || len(e.Shape) == 0 || skip < 0 || skip > e.Shape[0] {
+		return nil, fmt.Errorf("no tensor %s of at least %d rows", name, skip)
+	}
+	shape := append([]int(nil), e.Shape...)
+	shape[0] -= skip
+	return s.view(name, e.Chunk, e.Offset+skip*(e.Len()/max(e.Shape[0], 1)), shape), nil
+}
+
+// Merged is the tensors of a group seen as one: their first dimensions added up,
+// or the shape, which has as many elements, if it isn't nil.
+func (s *Store) Merged(name string, as []int, parts ...string) (*autograd.Param, error) {
 	if len(parts) == 0 {
 		return nil, fmt.Errorf("no tensors to merge into %s", name)
 	}
@@ -98,6 +110,12 @@ func (s *Store) Merged(name string, parts ...string) (*autograd.Param, error) {
 		}
 		shape[0] += e.Shape[0]
 		at += e.Len()
+	}
+	if as != nil {
+		if (Spec{Shape: as}).Len() != at-first.Offset {
+			return nil, fmt.Errorf("%s of shape %v can't be merged from %d elements", name, as, at-first.Offset)
+		}
+		shape = as
 	}
 	return s.view(name, first.Chunk, first.Offset, shape), nil
 }

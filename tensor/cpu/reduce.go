@@ -1,13 +1,20 @@
 package cpu
 
-import "ringtail/tensor"
+import (
+	"math/bits"
+
+	"ringtail/tensor"
+)
 
 // Sums: of the rows of a matrix (the gradient of a bias) and of the squares of
 // all elements (for the norm of the gradients).
 
-// sumBlock is how many rows are added up before they join the total: with two
-// levels the error grows with the square root of the rows, not with the rows.
-const sumBlock = 32
+// sumBlock is how many rows are added up one after the other; sums of blocks are
+// added pairwise, so that rounding errors grow with the logarithm of their number.
+// The gradient of the keys' bias is 0 in exact arithmetic, since a softmax ignores
+// what all scores share: what is left of it after a sum is its rounding errors
+// alone, and AdamW divides by them.
+const sumBlock = 8
 
 // sumStrip is the number of columns of a task of SumRows.
 const sumStrip = 256
@@ -35,17 +42,28 @@ func sumRows(y, x tensor.Tensor) {
 func (j *sumRowsJob) run(ws *workspace, task int) {
 	from := task * sumStrip
 	n := min(sumStrip, j.cols-from)
-	total, block := ws.scratch(0, n), ws.scratch(1, n)
-	clear(total)
-	for i := 0; i < j.n; i += sumBlock {
-		clear(block)
-		for k := i; k < min(i+sumBlock, j.n); k++ {
-			vecAdd(block, block, j.x.data[k*j.x.stride+from:])
+	blocks := tasksOf(j.n, sumBlock)
+	// stack holds sums of 2^level blocks, level falling, as the ones of a binary count.
+	stack := ws.scratch(0, (bits.Len(uint(blocks))+1)*n)
+	at := func(i int) []float32 { return stack[i*n:][:n] }
+	depth := 0
+	for b := range blocks {
+		sum := at(depth)
+		clear(sum)
+		for k := b * sumBlock; k < min((b+1)*sumBlock, j.n); k++ {
+			vecAdd(sum, sum, j.x.data[k*j.x.stride+from:])
 		}
-		vecAdd(total, total, block)
+		depth++
+		for c := b + 1; c&1 == 0; c >>= 1 {
+			depth--
+			vecAdd(at(depth-1), at(depth-1), at(depth))
+		}
 	}
 	y := j.y[from:][:n]
-	vecAdd(y, y, total)
+	for ; depth > 1; depth-- {
+		vecAdd(at(depth-2), at(depth-2), at(depth-1))
+	}
+	vecAdd(y, y, at(0))
 }
 
 // squareParts is the greatest number of tasks of SumSquares. What a task sums
