@@ -15,6 +15,7 @@ import (
 
 	"ringtail/chat"
 	"ringtail/data"
+	"ringtail/gguf"
 	"ringtail/tokenizer"
 )
 
@@ -30,7 +31,7 @@ type Text struct {
 	stopText []string
 }
 
-// Open reads the tokenizer of a model folder, or that of another folder or
+// Open reads the tokenizer of a model folder or GGUF file, or that of another one or of a
 // tokenizer.json where from isn't empty, and finds the chat template: template
 // names a built-in one or a file; where it is empty the folder's own is taken,
 // else a built-in one that fits the vocabulary.
@@ -67,9 +68,12 @@ func Open(dir, from, template string) (*Text, error) {
 	return t, nil
 }
 
-// OpenTokenizer reads the tokenizer of a folder, or a tokenizer.json; beside a
-// file of that name the folder's other tokenizer files count too.
+// OpenTokenizer reads the tokenizer of a folder, a tokenizer.json or a GGUF file; beside a
+// file of the second name the folder's other tokenizer files count too.
 func OpenTokenizer(from string) (*tokenizer.Tokenizer, error) {
+	if gguf.Is(from) {
+		return openGGUFTokenizer(from)
+	}
 	info, err := os.Stat(from)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: no such tokenizer; give a folder with tokenizer.json, or such a file", from)

@@ -3,10 +3,13 @@ package gguf
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"ringtail/mapfile"
 )
@@ -167,6 +170,26 @@ func (f *File) index() error {
 		}
 	}
 	return nil
+}
+
+// Is tells whether path is a GGUF file, by its name or else by its first bytes.
+// A name that ends in .gguf counts even where there is no such file.
+func Is(path string) bool {
+	info, err := os.Stat(path)
+	if strings.HasSuffix(path, ".gguf") {
+		return err != nil || !info.IsDir()
+	}
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var magic [4]byte
+	_, err = io.ReadFull(f, magic[:])
+	return err == nil && string(magic[:]) == "GGUF"
 }
 
 // Path is the path that the file was opened by.

@@ -105,7 +105,7 @@ func (c *cursor) metadata(n uint64) (*Metadata, error) {
 		}
 		list = append(list, Pair{key, v})
 	}
-	return newMetadata(list), nil
+	return NewMetadata(list), nil
 }
 
 func alignmentOf(m *Metadata) (uint64, error) {

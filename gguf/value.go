@@ -112,7 +112,8 @@ type Metadata struct {
 	index map[string]int
 }
 
-func newMetadata(pairs []Pair) *Metadata {
+// NewMetadata makes pairs searchable; of equal keys the last counts.
+func NewMetadata(pairs []Pair) *Metadata {
 	m := &Metadata{Pairs: pairs, index: make(map[string]int, len(pairs))}
 	for i, p := range pairs {
 		m.index[p.Key] = i

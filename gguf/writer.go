@@ -71,7 +71,7 @@ func (w *Writer) layout(metadata []Pair, specs []Spec) ([]byte, uint64, error) {
 			return nil, 0, fmt.Errorf("metadata %s: %w", quote(p.Key), err)
 		}
 	}
-	alignment, err := alignmentOf(newMetadata(metadata))
+	alignment, err := alignmentOf(NewMetadata(metadata))
 	if err != nil {
 		return nil, 0, err
 	}
