@@ -407,6 +407,54 @@ func TestSuiteFindsMistakes(t *testing.T) {
 				good.CrossEntropy(a)
 			}
 		}},
+		{"no cap", "CrossEntropy", "SoftCap", func(ops *tensor.Ops) {
+			ops.CrossEntropy = func(a tensor.CrossEntropy) { a.SoftCap = 0; good.CrossEntropy(a) }
+		}},
+		{"the cap's slope forgotten", "CrossEntropy", "DX[", func(ops *tensor.Ops) {
+			ops.CrossEntropy = func(a tensor.CrossEntropy) {
+				if a.SoftCap == 0 || a.DX.IsZero() {
+					good.CrossEntropy(a)
+					return
+				}
+				withoutSlope(a.X, a.W, a.SoftCap, func(z, one, dz tensor.Tensor) {
+					b := a
+					b.X, b.W, b.DX, b.DW, b.SoftCap = z, one, dz, tensor.Tensor{}, 0
+					good.CrossEntropy(b)
+					good.Matmul(tensor.Matmul{C: a.DX, A: dz, B: a.W})
+					if !a.DW.IsZero() {
+						good.Matmul(tensor.Matmul{C: a.DW, A: dz, B: a.X, TransA: true, Beta: 1})
+					}
+				})
+			}
+		}},
+		{"no cap", "LogProb", "SoftCap", func(ops *tensor.Ops) {
+			ops.LogProb = func(a tensor.LogProb) { a.SoftCap = 0; good.LogProb(a) }
+		}},
+		{"the cap after the temperature", "LogProb", "SoftCap", func(ops *tensor.Ops) {
+			ops.LogProb = func(a tensor.LogProb) { a.SoftCap *= a.Temperature; good.LogProb(a) }
+		}},
+		{"no cap", "LogProbBackward", "SoftCap", func(ops *tensor.Ops) {
+			ops.LogProbBackward = func(a tensor.LogProbBackward) { a.SoftCap = 0; good.LogProbBackward(a) }
+		}},
+		{"the cap's slope forgotten", "LogProbBackward", "SoftCap", func(ops *tensor.Ops) {
+			ops.LogProbBackward = func(a tensor.LogProbBackward) {
+				if a.SoftCap == 0 {
+					good.LogProbBackward(a)
+					return
+				}
+				withoutSlope(a.X, a.W, a.SoftCap, func(z, one, dz tensor.Tensor) {
+					b := a
+					b.X, b.W, b.DX, b.DW, b.SoftCap = z, one, dz, tensor.Tensor{}, 0
+					good.LogProbBackward(b)
+					if !a.DX.IsZero() {
+						good.Matmul(tensor.Matmul{C: a.DX, A: dz, B: a.W})
+					}
+					if !a.DW.IsZero() {
+						good.Matmul(tensor.Matmul{C: a.DW, A: dz, B: a.X, TransA: true, Beta: 1})
+					}
+				})
+			}
+		}},
 		{"log-probabilities at temperature 1", "LogProb", "[", func(ops *tensor.Ops) {
 			ops.LogProb = func(a tensor.LogProb) { a.Temperature = 1; good.LogProb(a) }
 		}},
@@ -593,6 +641,24 @@ func TestSuiteFindsMistakes(t *testing.T) {
 			t.Errorf("no mistake is tried on section %s", section.name)
 		}
 	}
+}
+
+// withoutSlope calls f with the capped logits, an identity matrix to project them with
+// once more, and a tensor for the gradient of these as if they were no function of others.
+func withoutSlope(x, w tensor.Tensor, limit float32, f func(z, one, dz tensor.Tensor)) {
+	ops, n, vocab := ref.New().Ops(), x.Rows(), w.Rows()
+	z, b, _ := tensor.New(ref.New(), tensor.F64, n, vocab)
+	defer b.Free()
+	dz, b2, _ := tensor.New(ref.New(), tensor.F64, n, vocab)
+	defer b2.Free()
+	one, b3, _ := tensor.New(ref.New(), tensor.F64, vocab, vocab)
+	defer b3.Free()
+	for i := range vocab {
+		one.Float64()[i*vocab+i] = 1
+	}
+	ops.Matmul(tensor.Matmul{C: z, A: x, B: w, TransB: true})
+	ops.SoftCap(z, z, limit)
+	f(z, one, dz)
 }
 
 // settings alters the logits and the settings of each row before a correct Sample

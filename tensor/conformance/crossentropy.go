@@ -16,15 +16,21 @@ func testCrossEntropy(s *suite) {
 				for _, gradients := range []string{"no gradients", "DX", "DX and DW"} {
 					tr := s.trial(l, "CrossEntropy [T H V] = %v, %s ignored, %s", shape, ignored, gradients)
 					x, w := tr.normal(shape[0], shape[1]), tr.normal(shape[2], shape[1])
-					crossEntropyTrial(tr, shape, x, w, tr.targets(shape[0], shape[2], ignored), gradients)
+					crossEntropyTrial(tr, shape, x, w, tr.targets(shape[0], shape[2], ignored), gradients, 0)
+
+					limit := []float32{0.5, 3, 30}[shape[0]%3] // far below, near and above the logits
+					tr = s.trial(l, "CrossEntropy [T H V] = %v, %s ignored, %s, SoftCap %g", shape, ignored, gradients, limit)
+					x, w = tr.normal(shape[0], shape[1]), tr.normal(shape[2], shape[1])
+					crossEntropyTrial(tr, shape, x, w, tr.targets(shape[0], shape[2], ignored), gradients, limit)
 				}
 			}
 		}
 	}
-	// Logits of about ±500, made of whole numbers and so without rounding.
-	for _, ignored := range []string{"none", "some"} {
-		shape := [3]int{9, 8, 37}
-		tr := s.trial(dense, "CrossEntropy of large logits, %s ignored", ignored)
+	// Logits of about ±500, made of whole numbers and so without rounding. The caps leave
+	// nearly all of them, some, and none at the limit.
+	for i, ignored := range []string{"none", "some", "some", "some", "none"} {
+		shape, limit := [3]int{9, 8, 37}, []float32{0, 0, 20, 200, 2000}[i]
+		tr := s.trial(dense, "CrossEntropy of large logits, %s ignored, SoftCap %g", ignored, limit)
 		x, w := make([]float64, shape[0]*shape[1]), make([]float64, shape[2]*shape[1])
 		for i := range x {
 			x[i] = float64(tr.rng.IntN(31) - 15)
@@ -32,17 +38,19 @@ func testCrossEntropy(s *suite) {
 		for i := range w {
 			w[i] = float64(tr.rng.IntN(31) - 15)
 		}
-		crossEntropyTrial(tr, shape, x, w, tr.targets(shape[0], shape[2], ignored), "DX and DW")
+		crossEntropyTrial(tr, shape, x, w, tr.targets(shape[0], shape[2], ignored), "DX and DW", limit)
 	}
 	// A NaN must reach the loss, which is how a step is found to be bad.
-	shape := [3]int{7, 9, 33}
-	tr := s.trial(dense, "CrossEntropy with NaN in row 3")
-	x := tr.normal(shape[0], shape[1])
-	x[3*shape[1]+2] = math.NaN()
-	crossEntropyTrial(tr, shape, x, tr.normal(shape[2], shape[1]), tr.targets(shape[0], shape[2], "none"), "DX")
+	for _, limit := range []float32{0, 5} {
+		shape := [3]int{7, 9, 33}
+		tr := s.trial(dense, "CrossEntropy with NaN in row 3, SoftCap %g", limit)
+		x := tr.normal(shape[0], shape[1])
+		x[3*shape[1]+2] = math.NaN()
+		crossEntropyTrial(tr, shape, x, tr.normal(shape[2], shape[1]), tr.targets(shape[0], shape[2], "none"), "DX", limit)
+	}
 }
 
-func crossEntropyTrial(tr *trial, shape [3]int, xv, wv []float64, targets []int, gradients string) {
+func crossEntropyTrial(tr *trial, shape [3]int, xv, wv []float64, targets []int, gradients string, limit float32) {
 	x, w, y := tr.values("X", xv, shape[0], shape[1]), tr.values("W", wv, shape[2], shape[1]), tr.ints("Targets", targets...)
 	loss := tr.typed("Loss", tensor.F64, []float64{0.5, 2, 1}, 3).out()
 	var dx, dw, scale *operand
@@ -53,7 +61,7 @@ func crossEntropyTrial(tr *trial, shape [3]int, xv, wv []float64, targets []int,
 		dw = tr.random("DW", shape[2], shape[1]).out()
 	}
 	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
-		ops.CrossEntropy(tensor.CrossEntropy{Loss: at(loss), X: at(x), W: at(w), Targets: at(y), DX: at(dx), DW: at(dw), Scale: at(scale)})
+		ops.CrossEntropy(tensor.CrossEntropy{Loss: at(loss), X: at(x), W: at(w), Targets: at(y), DX: at(dx), DW: at(dw), Scale: at(scale), SoftCap: limit})
 	})
 }
 

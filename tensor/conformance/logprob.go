@@ -17,23 +17,32 @@ func testLogProb(s *suite) {
 				for _, entropies := range []bool{false, true} {
 					temperature := []float32{1, 0.7, 2}[i%3]
 					tr := s.trial(l, "LogProb [T H V] = %v, %s ignored, entropies %v, temperature %g", shape, ignored, entropies, temperature)
-					logProbTrial(tr, tr.scored(shape, ignored), temperature, entropies)
+					logProbTrial(tr, tr.scored(shape, ignored), temperature, 0, entropies)
+
+					limit := []float32{0.5, 3, 30}[shape[0]%3] // far below, near and above the logits
+					tr = s.trial(l, "LogProb [T H V] = %v, %s ignored, entropies %v, temperature %g, SoftCap %g", shape, ignored, entropies, temperature, limit)
+					logProbTrial(tr, tr.scored(shape, ignored), temperature, limit, entropies)
 				}
 			}
 		}
 	}
 	for _, c := range scoredExtremes {
-		tr := s.trial(dense, "LogProb of %s", c.name)
-		logProbTrial(tr, c.make(tr), c.temperature, true)
+		for _, limit := range capsOfExtremes {
+			tr := s.trial(dense, "LogProb of %s, SoftCap %g", c.name, limit)
+			logProbTrial(tr, c.make(tr), c.temperature, limit, true)
+		}
 	}
 	tr := s.trial(dense, "LogProb with NaN in row 3, and in a row without a target")
 	r := tr.scored([3]int{7, 9, 33}, "none")
 	r.targets[5] = -1
 	r.x[3*9+2], r.x[5*9] = math.NaN(), math.NaN()
-	logProbTrial(tr, r, 1, true)
+	logProbTrial(tr, r, 1, 0, true)
 }
 
-func logProbTrial(tr *trial, r scored, temperature float32, withEntropies bool) {
+// capsOfExtremes are for scoredExtremes.
+var capsOfExtremes = []float32{0, 5, 200}
+
+func logProbTrial(tr *trial, r scored, temperature, limit float32, withEntropies bool) {
 	x, w, y := tr.values("X", r.x, r.tokens, r.hidden), tr.values("W", r.w, r.vocab, r.hidden), tr.ints("Targets", r.targets...)
 	logProbs, lse := tr.blank("LogProbs", r.tokens), tr.blank("LSE", r.tokens)
 	var entropies *operand
@@ -42,7 +51,7 @@ func logProbTrial(tr *trial, r scored, temperature float32, withEntropies bool) 
 	}
 	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
 		ops.LogProb(tensor.LogProb{LogProbs: at(logProbs), Entropies: at(entropies), LSE: at(lse), X: at(x), W: at(w),
-			Targets: at(y), Temperature: temperature})
+			Targets: at(y), Temperature: temperature, SoftCap: limit})
 	})
 }
 
@@ -54,7 +63,11 @@ func testLogProbBackward(s *suite) {
 					for _, gradients := range []string{"DX", "DW", "DX and DW"} {
 						temperature := []float32{1, 0.7, 2}[i%3]
 						tr := s.trial(l, "LogProbBackward [T H V] = %v, %s ignored, from %s, %s, temperature %g", shape, ignored, of, gradients, temperature)
-						logProbBackwardTrial(tr, tr.scored(shape, ignored), temperature, of, gradients)
+						logProbBackwardTrial(tr, tr.scored(shape, ignored), temperature, 0, of, gradients)
+
+						limit := []float32{0.5, 3, 30}[shape[0]%3]
+						tr = s.trial(l, "LogProbBackward [T H V] = %v, %s ignored, from %s, %s, temperature %g, SoftCap %g", shape, ignored, of, gradients, temperature, limit)
+						logProbBackwardTrial(tr, tr.scored(shape, ignored), temperature, limit, of, gradients)
 					}
 				}
 			}
@@ -62,8 +75,10 @@ func testLogProbBackward(s *suite) {
 	}
 	for _, c := range scoredExtremes {
 		for _, of := range []string{"log-probability", "both"} {
-			tr := s.trial(dense, "LogProbBackward of %s, from %s", c.name, of)
-			logProbBackwardTrial(tr, c.make(tr), c.temperature, of, "DX and DW")
+			for _, limit := range capsOfExtremes {
+				tr := s.trial(dense, "LogProbBackward of %s, from %s, SoftCap %g", c.name, of, limit)
+				logProbBackwardTrial(tr, c.make(tr), c.temperature, limit, of, "DX and DW")
+			}
 		}
 	}
 	// A NaN must reach the gradients of its row, but none from rows that don't count:
@@ -74,11 +89,11 @@ func testLogProbBackward(s *suite) {
 	for _, t := range []int{3, 5, 6} {
 		r.x[t*9+2] = math.NaN()
 	}
-	logProbBackwardTrial(tr, r, 1, "both", "DX")
+	logProbBackwardTrial(tr, r, 1, 0, "both", "DX")
 }
 
 // logProbBackwardTrial makes derivatives that are 0 in every seventh row.
-func logProbBackwardTrial(tr *trial, r scored, temperature float32, of, gradients string) {
+func logProbBackwardTrial(tr *trial, r scored, temperature, limit float32, of, gradients string) {
 	x, w, y := tr.values("X", r.x, r.tokens, r.hidden), tr.values("W", r.w, r.vocab, r.hidden), tr.ints("Targets", r.targets...)
 	derivatives := func() []float64 {
 		d := tr.normal(r.tokens)
@@ -89,7 +104,7 @@ func logProbBackwardTrial(tr *trial, r scored, temperature float32, of, gradient
 		}
 		return d
 	}
-	lseValues, entropyValues := r.forward(float64(temperature))
+	lseValues, entropyValues := r.forward(float64(temperature), limit)
 	lse := tr.values("LSE", lseValues, r.tokens)
 	var dx, dw, dl, dh, entropies *operand
 	if of != "entropy" {
@@ -106,7 +121,7 @@ func logProbBackwardTrial(tr *trial, r scored, temperature float32, of, gradient
 	}
 	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
 		ops.LogProbBackward(tensor.LogProbBackward{DX: at(dx), DW: at(dw), DLogProbs: at(dl), DEntropies: at(dh), X: at(x), W: at(w),
-			Targets: at(y), LSE: at(lse), Entropies: at(entropies), Temperature: temperature})
+			Targets: at(y), LSE: at(lse), Entropies: at(entropies), Temperature: temperature, SoftCap: limit})
 	})
 }
 
@@ -123,7 +138,7 @@ func (tr *trial) scored(shape [3]int, ignored string) scored {
 }
 
 // forward is LSE and the entropies, as a forward pass leaves them.
-func (r scored) forward(temperature float64) (lse, entropies []float64) {
+func (r scored) forward(temperature float64, limit float32) (lse, entropies []float64) {
 	lse, entropies = make([]float64, r.tokens), make([]float64, r.tokens)
 	z := make([]float64, r.vocab)
 	for t, target := range r.targets {
@@ -133,8 +148,12 @@ func (r scored) forward(temperature float64) (lse, entropies []float64) {
 		for v := range z {
 			z[v] = 0
 			for k := range r.hidden {
-				z[v] += r.x[t*r.hidden+k] * r.w[v*r.hidden+k] / temperature
+				z[v] += r.x[t*r.hidden+k] * r.w[v*r.hidden+k]
 			}
+		}
+		z := capped(z, limit)
+		for v := range z {
+			z[v] /= temperature
 		}
 		lse[t] = logSumExp(z)
 		for _, v := range z {

@@ -67,7 +67,7 @@ func (c crossEntropyCase) on(t testing.TB, x, w, dw []float32, targets []int32) 
 	return a, func() { t.Helper(); check1(); check2() }
 }
 
-func checkCrossEntropy(t *testing.T, c crossEntropyCase, seed uint64) {
+func checkCrossEntropy(t *testing.T, c crossEntropyCase, seed uint64, softCap float32) {
 	x, w, dw, targets := c.inputs(seed)
 	if seed == 0 { // some right predictions
 		for i := range targets {
@@ -80,12 +80,13 @@ func checkCrossEntropy(t *testing.T, c crossEntropyCase, seed uint64) {
 		}
 	}
 	a, check := c.on(t, x, w, dw, targets)
+	a.SoftCap = softCap
 	crossEntropy(a)
 
 	dev := ref.New()
 	want := tensor.CrossEntropy{
 		Loss: newRef(t, []float32{10, 20, 30}, 3), X: newRef(t, x, c.tokens, c.hidden), W: newRef(t, w, c.vocab, c.hidden),
-		Targets: newInts(t, dev, targets), Scale: newRef(t, []float32{0.37}, 1),
+		Targets: newInts(t, dev, targets), Scale: newRef(t, []float32{0.37}, 1), SoftCap: softCap,
 	}
 	if c.dx {
 		want.DX = newRef(t, nil, c.tokens, c.hidden)
@@ -127,8 +128,10 @@ func TestCrossEntropy(t *testing.T) {
 		{9, 3, 1000, 1, 0.2, 0.01, true, true},
 	} {
 		t.Run(c.String(), func(t *testing.T) {
-			checkCrossEntropy(t, c, 0)
-			checkCrossEntropy(t, c, 1)
+			checkCrossEntropy(t, c, 0, 0)
+			checkCrossEntropy(t, c, 1, 0)
+			checkCrossEntropy(t, c, 0, float32(c.spread))
+			checkCrossEntropy(t, c, 1, 30)
 		})
 	}
 }
@@ -137,7 +140,7 @@ func TestCrossEntropyRandomShapes(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 8))
 	for i := range 40 {
 		c := crossEntropyCase{r.IntN(90), 1 + r.IntN(70), 1 + r.IntN(500), r.IntN(3), r.Float64(), 1, r.IntN(4) > 0, r.IntN(4) > 0}
-		t.Run(c.String(), func(t *testing.T) { checkCrossEntropy(t, c, uint64(i)) })
+		t.Run(c.String(), func(t *testing.T) { checkCrossEntropy(t, c, uint64(i), []float32{0, 2}[i%2]) })
 	}
 }
 
@@ -181,6 +184,7 @@ func TestCrossEntropyThreads(t *testing.T) {
 		for _, threads := range []int{1, 2, 3, 7} {
 			withThreads(threads, func() {
 				a, _ := c.on(t, x, w, dw, targets)
+				a.SoftCap = float32(c.tokens % 2) // of some cases
 				crossEntropy(a)
 				if threads == 1 {
 					first = a
@@ -212,10 +216,14 @@ func TestCrossEntropyNaN(t *testing.T) {
 }
 
 func TestCrossEntropyAllocatesNothing(t *testing.T) {
-	for _, grad := range []bool{false, true} {
+	for i, grad := range []bool{false, true, false, true} {
 		c := crossEntropyCase{200, 32, 500, 0, 0.3, 1, grad, grad}
 		x, w, dw, targets := c.inputs(1)
 		a, _ := c.on(t, x, w, dw, targets)
+		a.SoftCap = float32(i / 2)
+		for range 20 { // a worker's memory grows when it first meets a row
+			crossEntropy(a)
+		}
 		if n := testing.AllocsPerRun(20, func() { crossEntropy(a) }); n != 0 {
 			t.Errorf("CrossEntropy allocates %v times", n)
 		}
@@ -242,6 +250,18 @@ func TestCrossEntropyRefusesBrokenOperands(t *testing.T) {
 			}()
 			crossEntropy(a)
 		})
+	}
+}
+
+// The prediction is of the logits before the cap: after it, rounding makes equals of
+// large ones.
+func TestCrossEntropyPredictionUnderCap(t *testing.T) {
+	c := crossEntropyCase{tokens: 2, hidden: 1, vocab: 3}
+	a, _ := c.on(t, []float32{1, -1}, []float32{300, 301, -400}, nil, []int32{1, 2})
+	a.SoftCap = 10
+	crossEntropy(a)
+	if got := a.Loss.Float64()[2] - 30; got != 2 {
+		t.Errorf("%v of 2 predictions counted as right", got)
 	}
 }
 

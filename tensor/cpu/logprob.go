@@ -25,18 +25,20 @@ import (
 // with α = dl/u, β = dh/u and u the larger of |dl| and |dh|, so that G is of the
 // size of E however small the derivatives are. Where dh = 0, u = dl, α = 1 and G = E.
 // G_a = E_a·β·(D_a − μ) − α·(s − E_a), and s − E_a = r where a = top.
+//
+// A soft cap makes Z of the products and multiplies G by its slope 1 − (Z/SoftCap)².
 
 // logProbJob is what LogProb knows of its rows.
 type logProbJob struct {
 	*projection
-	temperature              float32
+	temperature, softCap     float32
 	logProbs, entropies, lse []float32 // entropies may be nil
 }
 
 // logProbBackwardJob is what LogProbBackward knows of its rows.
 type logProbBackwardJob struct {
 	*projection
-	temperature           float32
+	temperature, softCap  float32
 	dLogProbs, dEntropies []float32 // either may be nil
 }
 
@@ -51,7 +53,7 @@ func logProb(a tensor.LogProb) {
 	j := logProbs.take()
 	n := a.X.Rows()
 	j.projection = openProjection(logProbNames, j, a.X, a.W, a.Targets, tensor.Tensor{}, tensor.Tensor{})
-	j.temperature = temperatureOf("LogProb", a.Temperature)
+	j.temperature, j.softCap = temperatureOf("LogProb", a.Temperature), a.SoftCap
 	j.logProbs, j.lse = vectorOf("LogProb's LogProbs", a.LogProbs, n), vectorOf("LogProb's LSE", a.LSE, n)
 	if !a.Entropies.IsZero() {
 		j.entropies = vectorOf("LogProb's Entropies", a.Entropies, n)
@@ -75,6 +77,9 @@ func logProb(a tensor.LogProb) {
 func (j *logProbJob) row(ws *workspace, i int) {
 	t := j.block[i]
 	z := j.logits(i)
+	if j.softCap > 0 {
+		capLogits(z, j.softCap)
+	}
 	at := float64(z[j.targets[t]])
 	var e []float32
 	if j.entropies != nil {
@@ -93,7 +98,7 @@ func logProbBackward(a tensor.LogProbBackward) {
 	j := logProbBackwards.take()
 	n := a.X.Rows()
 	j.projection = openProjection(logProbBackwardNames, j, a.X, a.W, a.Targets, a.DX, a.DW)
-	j.temperature = temperatureOf("LogProbBackward", a.Temperature)
+	j.temperature, j.softCap = temperatureOf("LogProbBackward", a.Temperature), a.SoftCap
 	vectorOf("LogProbBackward's LSE", a.LSE, n)
 	if !a.DLogProbs.IsZero() {
 		j.dLogProbs = vectorOf("LogProbBackward's DLogProbs", a.DLogProbs, n)
@@ -129,6 +134,14 @@ func (j *logProbBackwardJob) row(ws *workspace, i int) {
 	target := int(j.targets[t])
 	dl, dh := j.derivatives(t)
 	z := j.logits(i)
+	slope := 1.0
+	var capped []float32
+	if j.softCap > 0 {
+		capLogits(z, j.softCap)
+		slope = capSlope(z[target], j.softCap)
+		capped = ws.scratch(1, len(z))
+		copy(capped, z)
+	}
 	e := z
 	if dh != 0 {
 		e = ws.scratch(0, len(z))
@@ -148,11 +161,14 @@ func (j *logProbBackwardJob) row(ws *workspace, i int) {
 		vecMulScale(z, z, e, float32(beta))
 		vecAxpy(z, e, float32(alpha-beta*s.mean))
 	}
+	if capped != nil {
+		vecSoftCapGrad(z, z, capped, j.softCap, 1/(j.softCap*j.softCap))
+	}
 	temperature := float64(j.temperature)
 	j.grads[i] = rowGrad{
 		factor: float32(-u / (temperature * sum)),
-		target: float32(spread - alpha*others),
-		own:    float32(dl / temperature),
+		target: float32((spread - alpha*others) * slope),
+		own:    float32(dl / temperature * slope),
 	}
 	if target == s.top && s.rest <= 1 {
 		j.place(i)

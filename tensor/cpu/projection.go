@@ -44,6 +44,20 @@ const (
 	productRun = 4096
 )
 
+// capLogits caps a row of logits softly.
+func capLogits(z []float32, limit float32) {
+	for k := 0; k < len(z); k += sumRun {
+		run := z[k:min(k+sumRun, len(z))]
+		vecSoftCap(run, run, 1/limit, limit)
+	}
+}
+
+// capSlope is the derivative of a soft cap where its result is y.
+func capSlope(y, limit float32) float64 {
+	l := float64(limit)
+	return (l - float64(y)) * (l + float64(y)) / (l * l)
+}
+
 // projectionPhase is the region that a projection is in.
 type projectionPhase uint8
 

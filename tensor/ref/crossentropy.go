@@ -12,7 +12,8 @@ import (
 //	dz_v = Scale·(softmax(z)_v − [v = y])·cap'
 //	dx_t = Σ_v dz_v·W_v,  dW_v += dz_v·x_t
 //
-// Among equal largest logits the lowest id counts as the prediction.
+// Among equal largest logits the lowest id counts as the prediction; a cap, which
+// keeps their order, must not make equals of them by rounding.
 func crossEntropy(a tensor.CrossEntropy) {
 	rows, h, vocab := a.X.Rows(), a.X.Cols(), a.W.Rows()
 	loss := vectorOf("CrossEntropy's Loss", a.Loss, 3)
@@ -31,19 +32,20 @@ func crossEntropy(a tensor.CrossEntropy) {
 	if !a.DX.IsZero() || !a.DW.IsZero() {
 		scale = vectorOf("CrossEntropy's Scale", a.Scale, 1)[0]
 	}
-	z, slopes := make([]float64, vocab), make([]float64, vocab)
+	products, z, slopes := make([]float64, vocab), make([]float64, vocab), make([]float64, vocab)
 	for t := range rows {
 		if targets[t] < 0 {
 			continue
 		}
 		target := index("target", targets[t], vocab)
 		for v := range z {
-			z[v], slopes[v] = capped(dot(x.row(t), w.row(v)), a.SoftCap)
+			products[v] = dot(x.row(t), w.row(v))
+			z[v], slopes[v] = capped(products[v], a.SoftCap)
 		}
 		lse := logSumExp(z)
 		loss[0] += lse - z[target]
 		loss[1]++
-		if argmax(z) == target {
+		if argmax(products) == target {
 			loss[2]++
 		}
 		for v := range z {

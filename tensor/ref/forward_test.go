@@ -228,6 +228,22 @@ func TestCrossEntropy(t *testing.T) {
 	m.expect("Loss", loss, 1e-12, 10+first+math.Log(3), 23, 32)
 }
 
+// TestCappedProjections caps products of 0, 10·ln √3 and 10·ln 3 to 0, 10·(3−1)/(3+1) and
+// 10·(9−1)/(9+1); and some so large that they differ no more, but whose order still counts.
+func TestCappedProjections(t *testing.T) {
+	m := newMaker(t)
+	x, w := m.set(m.blank(2, 1), 1, 1000), m.set(m.blank(3, 1), 0, 5*math.Log(3), 10*math.Log(3))
+	lse := math.Log(1 + math.Exp(5) + math.Exp(8))
+	loss := m.zeros(3)
+	m.ops.CrossEntropy(tensor.CrossEntropy{X: x, W: w, Targets: m.ints(1, 2), Loss: loss, SoftCap: 10})
+	m.expect("Loss", loss, 1e-12, lse-5+math.Log(2+math.Exp(-10)), 2, 1)
+	a := tensor.LogProb{X: x, W: w, Targets: m.ints(1, -1), Temperature: 2, SoftCap: 10, LogProbs: m.blank(2), LSE: m.blank(2)}
+	m.ops.LogProb(a)
+	lse = math.Log(1 + math.Exp(2.5) + math.Exp(4))
+	m.expect("LSE", a.LSE, 1e-14, lse, 0)
+	m.expect("LogProbs", a.LogProbs, 1e-14, 2.5-lse, 0)
+}
+
 // TestLogProb compares with probabilities worked out by hand: of logits that are
 // logarithms, at temperatures that square them or take their roots.
 func TestLogProb(t *testing.T) {

@@ -426,22 +426,24 @@ func TestCrossEntropyGradient(t *testing.T) {
 		h, vocab int
 		targets  []int32
 	}{{3, 4, nil}, {1, 2, []int32{1}}, {5, 7, []int32{6, -100, 0}}, {4, 3, []int32{-1, -1}}, {3, 11, []int32{1, 2, 3, -100, 3, 10, 0}}} {
-		t.Run(fmt.Sprint(s), func(t *testing.T) {
-			m := newMaker(t)
-			n := len(s.targets)
-			x, w, y, scale := m.random(n, s.h), m.random(s.vocab, s.h), m.ints(s.targets...), m.random(1)
-			a := tensor.CrossEntropy{X: x, W: w, Targets: y, Scale: scale, Loss: m.zeros(3), DX: m.blank(n, s.h), DW: m.random(s.vocab, s.h)}
-			before := m.copy(a.DW)
-			m.ops.CrossEntropy(a)
-			subtract(a.DW, before)
-			loss := func() float64 {
-				forward := tensor.CrossEntropy{X: x, W: w, Targets: y, Loss: m.zeros(3)}
-				m.ops.CrossEntropy(forward)
-				return forward.Loss.Float64()[0] * scale.Float64()[0]
-			}
-			m.differ("X", x, a.DX, loss)
-			m.differ("W", w, a.DW, loss)
-		})
+		for _, limit := range []float32{0, 1.5} {
+			t.Run(fmt.Sprint(s, limit), func(t *testing.T) {
+				m := newMaker(t)
+				n := len(s.targets)
+				x, w, y, scale := m.random(n, s.h), m.random(s.vocab, s.h), m.ints(s.targets...), m.random(1)
+				a := tensor.CrossEntropy{X: x, W: w, Targets: y, Scale: scale, Loss: m.zeros(3), DX: m.blank(n, s.h), DW: m.random(s.vocab, s.h), SoftCap: limit}
+				before := m.copy(a.DW)
+				m.ops.CrossEntropy(a)
+				subtract(a.DW, before)
+				loss := func() float64 {
+					forward := tensor.CrossEntropy{X: x, W: w, Targets: y, Loss: m.zeros(3), SoftCap: limit}
+					m.ops.CrossEntropy(forward)
+					return forward.Loss.Float64()[0] * scale.Float64()[0]
+				}
+				m.differ("X", x, a.DX, loss)
+				m.differ("W", w, a.DW, loss)
+			})
+		}
 	}
 }
 
@@ -451,14 +453,15 @@ func TestLogProbGradient(t *testing.T) {
 		h, vocab int
 		targets  []int32
 	}{{3, 4, nil}, {1, 2, []int32{1}}, {2, 1, []int32{0}}, {5, 7, []int32{6, -100, 0}}, {4, 3, []int32{-1, -1}}, {3, 11, []int32{1, 2, 3, -100, 3, 10, 0}}} {
-		for _, temperature := range []float32{1, 0.5, 3} {
+		for i, temperature := range []float32{1, 0.5, 3, 1, 0.5} {
+			limit := float32(i / 3 * 2)
 			for _, of := range []string{"log-probability", "entropy", "both"} {
-				t.Run(fmt.Sprint(s, temperature, of), func(t *testing.T) {
+				t.Run(fmt.Sprint(s, temperature, limit, of), func(t *testing.T) {
 					m := newMaker(t)
 					n := len(s.targets)
-					a := tensor.LogProb{X: m.random(n, s.h), W: m.random(s.vocab, s.h), Targets: m.ints(s.targets...), Temperature: temperature,
+					a := tensor.LogProb{X: m.random(n, s.h), W: m.random(s.vocab, s.h), Targets: m.ints(s.targets...), Temperature: temperature, SoftCap: limit,
 						LogProbs: m.blank(n), Entropies: m.blank(n), LSE: m.blank(n)}
-					b := tensor.LogProbBackward{X: a.X, W: a.W, Targets: a.Targets, Temperature: temperature, LSE: a.LSE, Entropies: a.Entropies,
+					b := tensor.LogProbBackward{X: a.X, W: a.W, Targets: a.Targets, Temperature: temperature, SoftCap: limit, LSE: a.LSE, Entropies: a.Entropies,
 						DX: m.blank(n, s.h), DW: m.random(s.vocab, s.h)}
 					if of != "entropy" {
 						b.DLogProbs = m.random(n)
