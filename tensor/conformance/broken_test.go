@@ -622,7 +622,7 @@ func TestSuiteFindsMistakes(t *testing.T) {
 		}},
 	}
 	tried := map[string]bool{"Memory": true, "Order": true, "Zero": true} // see the tests below
-	mistakes = append(mistakes, attentionMistakes...)
+	mistakes = append(append(mistakes, attentionMistakes...), expertMistakes...)
 	for _, m := range mistakes {
 		tried[m.section] = true
 		t.Run(m.section+"/"+m.name, func(t *testing.T) {

@@ -114,7 +114,9 @@ func groupsOf(what string, t tensor.Tensor, groups, rows int) []int32 {
 
 // page is matrix e of a tensor of three dimensions.
 func page(t tensor.Tensor, e int) tensor.Tensor {
-	return t.Slice(e, 1).Reshape(t.Shape[1], t.Shape[2])
+	t = t.Slice(e, 1)
+	t.Shape = t.Shape[1:] // rows may have gaps, which Reshape would not take
+	return t
 }
 
 func groupedMatmul(a tensor.GroupedMatmul) {
