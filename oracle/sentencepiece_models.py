@@ -64,7 +64,7 @@ def train(name, change=None, **o):
 def unused(proto):
     """Some pieces out of use, as SetVocabulary does."""
     for p in proto.pieces:
-        if p.type == 1 and len(p.piece) > 1 and rnd.random() < .3: p.type = 5
+        if p.type == 1 and rnd.random() < .3: p.type = 5
 def ties(proto):
     """Few different scores."""
     for p in proto.pieces:

@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"unicode/utf8"
 )
@@ -65,7 +66,7 @@ type spModel struct {
 	rules                  *charsMap // nil: identity
 	dummy, squeeze, escape bool      // add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces
 
-	unk int32 // the piece of type UNKNOWN
+	unk int32 // the piece of type UNKNOWN, -1 if there is none
 }
 
 // parseSentencepiece reads a .model file. Errors name the field.
@@ -241,13 +242,21 @@ func (m *spModel) check() error {
 			bytes[b] = true
 		}
 	}
-	if m.unk < 0 {
+	if m.unk < 0 && !m.byteFallback {
 		return fmt.Errorf("pieces: none is of type UNKNOWN, expected one")
 	}
 	if m.byteFallback && len(bytes) < 256 {
 		return fmt.Errorf("trainer_spec.byte_fallback: is true, but only %d of 256 bytes have a piece", len(bytes))
 	}
 	return nil
+}
+
+// unkText returns the spelling of the unknown piece, "" if there is none.
+func (m *spModel) unkText() string {
+	if m.unk < 0 {
+		return ""
+	}
+	return m.pieces[m.unk].text
 }
 
 // vocabulary returns the pieces by id. Where a piece that comes from text has
@@ -286,18 +295,16 @@ func (m *spModel) model() (model, error) {
 	return newSPBPE(m)
 }
 
-// unigram returns the model UNIGRAM. Its scores are computed and compared as in
-// sentencepiece, down to what is float32 and what is float64 there.
+// unigram returns the model UNIGRAM.
 func (m *spModel) unigram() *unigram {
 	u := &unigram{
 		vocabulary: m.vocabulary(), scores: make([]float64, len(m.pieces)), unk: m.unk,
 		byteFallback: m.byteFallback, single: true,
 	}
-	const maxFloat32, minFloat32 = 3.40282346638528859811704183484516925e38, 1.1754943508222875e-38
-	least, most := float32(maxFloat32), float32(minFloat32)
+	least := float32(math.MaxFloat32)
 	for _, p := range m.pieces {
 		if p.kind == pieceNormal {
-			least, most = min(least, p.score), max(most, p.score)
+			least = min(least, p.score)
 		}
 	}
 	u.unkScore = float64(least - unkPenalty)
@@ -306,8 +313,8 @@ func (m *spModel) unigram() *unigram {
 	for i, p := range m.pieces {
 		u.scores[i] = float64(p.score)
 		switch p.kind {
-		case pieceUserDefined: // a bonus, so that it is always chosen
-			u.scores[i] = float64(float32(len(p.text))*most) - 0.1
+		case pieceUserDefined: // so that it is chosen whatever else there is, and a longer one before shorter ones
+			u.scores[i] = float64(float32(0.1 * float64(len(p.text)-1)))
 		case pieceNormal:
 		default:
 			continue

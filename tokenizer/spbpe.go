@@ -29,7 +29,7 @@ type spBPE struct {
 	unk          int32
 	byteFallback bool
 	fallback     [256]int32
-	unused       idSet // pieces that are taken apart again
+	unused       idSet // pieces that are taken apart again, or are unknown
 	marked       bool  // text may be cut before U+2581, see bpe
 	cache        *wordCache
 }
@@ -55,6 +55,7 @@ func newSPBPE(m *spModel) (*spBPE, error) {
 		}
 		if p.kind == pieceUnused {
 			b.unused.add(int32(i))
+			b.tokens[i] = -1
 		}
 		if p.kind == pieceNormal || p.kind == pieceUnused {
 			pieces[p.text] = int32(i)

@@ -21,7 +21,7 @@ type spDecoder struct {
 
 func newSPDecoder(m *spModel) *spDecoder {
 	d := &spDecoder{
-		hidden: map[string]bool{}, bytes: m.byteFallback, unk: m.pieces[m.unk].text, unkSurface: m.unkSurface,
+		hidden: map[string]bool{}, bytes: m.byteFallback, unk: m.unkText(), unkSurface: m.unkSurface,
 		strip: m.dummy || m.squeeze, all: m.squeeze,
 	}
 	for _, p := range m.pieces {

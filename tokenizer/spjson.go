@@ -169,8 +169,12 @@ func templateJSON(before, after []int32, token func(int32) (string, bool)) *obje
 // modelJSON writes the vocabulary, one token a line.
 func (m *spModel) modelJSON() []byte {
 	var b bytes.Buffer
+	unk := "null"
 	if m.kind == spTypeUnigram {
-		fmt.Fprintf(&b, "{\n    \"type\": \"Unigram\",\n    \"unk_id\": %d,\n    \"byte_fallback\": %v,\n    \"vocab\": [", m.unk, m.byteFallback)
+		if m.unk >= 0 {
+			unk = strconv.Itoa(int(m.unk))
+		}
+		fmt.Fprintf(&b, "{\n    \"type\": \"Unigram\",\n    \"unk_id\": %s,\n    \"byte_fallback\": %v,\n    \"vocab\": [", unk, m.byteFallback)
 		u := m.unigram()
 		for i, p := range m.pieces {
 			b.WriteString(commaLine[b2i(i == 0)] + "[")
@@ -180,9 +184,12 @@ func (m *spModel) modelJSON() []byte {
 		b.WriteString("\n    ]\n  }")
 		return b.Bytes()
 	}
+	if m.unk >= 0 {
+		unk = string(quoteJSON(m.unkText()))
+	}
 	fmt.Fprintf(&b, "{\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": %s,\n    \"continuing_subword_prefix\": null,\n"+
 		"    \"end_of_word_suffix\": null,\n    \"fuse_unk\": true,\n    \"byte_fallback\": %v,\n    \"ignore_merges\": false,\n    \"vocab\": {",
-		quoteJSON(m.pieces[m.unk].text), m.byteFallback)
+		unk, m.byteFallback)
 	for i, p := range m.pieces {
 		b.WriteString(commaLine[b2i(i == 0)])
 		b.Write(quoteJSON(p.text))

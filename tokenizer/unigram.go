@@ -16,7 +16,7 @@ import (
 //
 // Where two cuts have the same sum, rounding decides; so sums are built in the
 // order and precision of the reference: float64 as in the tokenizers library, or
-// with single as in sentencepiece, which keeps sums in float32.
+// with single as in sentencepiece (0.2.3), which keeps sums in float32.
 type unigram struct {
 	vocabulary
 	scores []float64 // by id
@@ -172,11 +172,15 @@ func (m *unigram) fill(best []latticeNode, s string, without idSet) {
 		best[i].start = -1
 	}
 	best[0].score = 0
+	frontier := 0 // the last place to which a way is known
 	units := m.trie.units
 	for at := 0; at < len(s); {
 		size := 1
 		if s[at] >= utf8.RuneSelf {
 			_, size = utf8.DecodeRuneInString(s[at:])
+		}
+		if m.single && math.Abs(best[at].score) > resetSum {
+			rebase(best[at : frontier+1])
 		}
 		till := best[at].score
 		alone := false // the character is a token
@@ -194,15 +198,17 @@ func (m *unigram) fill(best []latticeNode, s string, without idSet) {
 			if i+1-at == size {
 				alone = true
 			}
+			frontier = max(frontier, i+1)
 			sum := m.scores[u.value] + till
+			if m.single {
+				sum = float64(float32(sum))
+			}
 			if n := &best[i+1]; n.start < 0 || sum > n.score {
-				if m.single {
-					sum = float64(float32(sum))
-				}
 				*n = latticeNode{sum, int32(at), u.value}
 			}
 		}
 		if !alone {
+			frontier = max(frontier, at+size)
 			sum := m.unkScore + till
 			if m.single {
 				sum = float64(float32(sum))
@@ -212,6 +218,21 @@ func (m *unigram) fill(best []latticeNode, s string, without idSet) {
 			}
 		}
 		at += size
+	}
+}
+
+// resetSum is the sum beyond which sentencepiece starts from zero again, so that
+// float32 can tell scores apart in long texts.
+const resetSum = 100000
+
+// rebase takes the sum of the first of these nodes off all of them.
+func rebase(nodes []latticeNode) {
+	offset := float32(nodes[0].score)
+	nodes[0].score = 0
+	for i := 1; i < len(nodes); i++ {
+		if n := &nodes[i]; n.start >= 0 {
+			n.score = float64(float32(n.score) - offset)
+		}
 	}
 }
 
