@@ -113,7 +113,7 @@ type Experts struct {
 	Normalize bool
 	// Dense lists layers with an ordinary MLP; nil: none.
 	Dense []bool
-	// LossCoef weighs the load-balancing loss in training.
+	// LossCoef is the usual weight of the load-balancing loss in training.
 	LossCoef float64
 }
 

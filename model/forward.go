@@ -26,9 +26,9 @@ type Inputs struct {
 	Router *RouterLoss
 }
 
-// RouterLoss is the load-balancing loss of a mixture of experts, with the weight
-// that Config.Experts gives it; see tensor.RouterLoss.
+// RouterLoss is the load-balancing loss of a mixture of experts; see tensor.RouterLoss.
 type RouterLoss struct {
+	Coef  float64       // its weight
 	Live  *autograd.Var // I32 [1]: tokens that aren't filler
 	Loss  tensor.Tensor // F64 [1]: summed over batches, weighted by their tokens
 	Scale tensor.Tensor // [1]: one over the tokens of the global batch
@@ -155,7 +155,7 @@ func (m *Model) Hidden(t *autograd.Tape, in Inputs) (*autograd.Var, error) {
 		h = t.Linear(h, m.out, nil)
 	}
 	if r := in.Router; r != nil && len(p.routers) > 0 {
-		t.RouterLoss(p.routers, r.Live, c.Experts.Used, float32(c.Experts.LossCoef), r.Loss, r.Scale)
+		t.RouterLoss(p.routers, r.Live, c.Experts.Used, float32(r.Coef), r.Loss, r.Scale)
 	}
 	return h, nil
 }

@@ -33,9 +33,11 @@ func longestOf(tokens, micro int) int { return min(roundUp(max(tokens, 1), token
 type packed struct {
 	shape
 	ids, positions, targets, starts tensor.Tensor
+	live                            tensor.Tensor // [1]: tokens before the filler
 	buffers                         []*tensor.Buffer
 	host                            [3][]int32
 	hostStarts                      []int32
+	hostLive                        [1]int32
 }
 
 func newPacked(dev tensor.Device, s shape) (*packed, error) {
@@ -46,7 +48,7 @@ func newPacked(dev tensor.Device, s shape) (*packed, error) {
 	for _, x := range []struct {
 		dst *tensor.Tensor
 		n   int
-	}{{&p.ids, s.tokens}, {&p.positions, s.tokens}, {&p.targets, s.tokens}, {&p.starts, s.sequences + 1}} {
+	}{{&p.ids, s.tokens}, {&p.positions, s.tokens}, {&p.targets, s.tokens}, {&p.starts, s.sequences + 1}, {&p.live, 1}} {
 		var err error
 		if *x.dst, err = p.alloc(dev, tensor.I32, x.n); err != nil {
 			p.free()
@@ -72,10 +74,15 @@ func (p *packed) free() {
 	p.buffers = nil
 }
 
-// hidden records the decoder on these inputs.
-func (p *packed) hidden(m *model.Model, tape *autograd.Tape, recompute bool) (*autograd.Var, error) {
-	return m.Hidden(tape, model.Inputs{IDs: tape.Input("ids", p.ids), Positions: tape.Input("positions", p.positions),
-		Starts: tape.Input("starts", p.starts), Longest: p.longest, Checkpoint: recompute && p.train})
+// hidden records the decoder on these inputs; training a mixture of experts, with a
+// balance if there is one.
+func (p *packed) hidden(m *model.Model, tape *autograd.Tape, recompute bool, x *balance) (*autograd.Var, error) {
+	in := model.Inputs{IDs: tape.Input("ids", p.ids), Positions: tape.Input("positions", p.positions),
+		Starts: tape.Input("starts", p.starts), Longest: p.longest, Checkpoint: recompute && p.train}
+	if p.train {
+		in.Router = x.record(tape, p.live)
+	}
+	return m.Hidden(tape, in)
 }
 
 // lossPass is a compiled forward (and, training, backward) pass to the
@@ -86,14 +93,14 @@ type lossPass struct {
 }
 
 // newLossPass compiles the model's loss for a shape.
-func newLossPass(m *model.Model, arena *autograd.Arena, s shape, recompute bool, loss, scale tensor.Tensor) (*lossPass, error) {
+func newLossPass(m *model.Model, arena *autograd.Arena, s shape, recompute bool, x *balance, loss, scale tensor.Tensor) (*lossPass, error) {
 	in, err := newPacked(m.Device(), s)
 	if err != nil {
 		return nil, err
 	}
 	p := &lossPass{packed: in}
 	tape := autograd.NewTape(m.Device())
-	h, err := p.hidden(m, tape, recompute)
+	h, err := p.hidden(m, tape, recompute, x)
 	if err == nil {
 		m.Loss(tape, h, tape.Input("targets", p.targets), loss, scale)
 		p.prog, err = tape.Compile(arena, autograd.Options{Train: s.train})
@@ -131,6 +138,8 @@ func (p *packed) load(b *data.Batch) {
 	tensor.SetInt32(p.positions, positions)
 	tensor.SetInt32(p.targets, targets)
 	tensor.SetInt32(p.starts, p.hostStarts)
+	p.hostLive[0] = int32(n)
+	tensor.SetInt32(p.live, p.hostLive[:])
 }
 
 // shapeOf is the shape that a micro-batch's real tokens are compiled for; the

@@ -28,6 +28,7 @@ type language struct {
 	loader   *data.Loader
 	batch    data.Step
 	learner  *learner
+	balance  *balance // of a mixture of experts
 	longest  int
 	passes   map[shape]*lossPass
 	loss     tensor.Tensor // F64 [3], of a step
@@ -97,6 +98,9 @@ func (l *language) prepare() (int, error) {
 	if l.learner, err = newLearner(&l.basis, l.model, l.rec.Optimizer, tr.schedule(steps), tr.Clip); err != nil {
 		return 0, err
 	}
+	if l.balance, err = l.newBalance(l.model, tr.RouterLoss); err != nil {
+		return 0, err
+	}
 	l.prompts, err = l.findPrompts()
 	return steps, err
 }
@@ -121,7 +125,7 @@ func (l *language) pass(b *data.Batch, train bool) (*lossPass, error) {
 	if !train {
 		loss = l.evalLoss
 	}
-	p, err := newLossPass(l.model, l.arena, s, l.rec.Train.Recompute, loss, l.scale)
+	p, err := newLossPass(l.model, l.arena, s, l.rec.Train.Recompute, l.balance, loss, l.scale)
 	if err == nil {
 		l.passes[s] = p
 	}
@@ -134,6 +138,7 @@ func (l *language) gradients(step *data.Step) error {
 	l.model.Store.ZeroGrads()
 	l.dev.Ops().Zero(l.loss)
 	tensor.SetFloat64(l.scale, []float64{1 / float64(max(step.Trained, 1))})
+	l.balance.begin(step.Tokens)
 	for i := range step.Micro {
 		p, err := l.pass(&step.Micro[i], true)
 		if err != nil {
@@ -164,7 +169,8 @@ func (l *language) update(step int, batch *data.Step) (stepResult, error) {
 		return stepResult{}, err
 	}
 	loss := tensor.GetFloat64(l.loss)
-	r := stepResult{loss: loss[0] / math.Max(loss[1], 1), lr: l.learner.lr(), tokens: batch.Tokens, epoch: l.loader.Epoch()}
+	r := stepResult{loss: loss[0] / math.Max(loss[1], 1), lr: l.learner.lr(), tokens: batch.Tokens, epoch: l.loader.Epoch(),
+		metrics: l.balance.report(nil)}
 	r.gradNorm, r.skipped = l.learner.finish()
 	return r, nil
 }

@@ -19,7 +19,7 @@ type scorePass struct {
 	seed   tensor.Tensor // [T, 1], training: the loss's derivative by scores
 }
 
-func newScorePass(m *model.Model, arena *autograd.Arena, s shape, recompute bool) (*scorePass, error) {
+func newScorePass(m *model.Model, arena *autograd.Arena, s shape, recompute bool, x *balance) (*scorePass, error) {
 	in, err := newPacked(m.Device(), s)
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func newScorePass(m *model.Model, arena *autograd.Arena, s shape, recompute bool
 		}
 	}
 	tape := autograd.NewTape(m.Device())
-	h, err := p.hidden(m, tape, recompute)
+	h, err := p.hidden(m, tape, recompute, x)
 	if err == nil {
 		p.scores = tape.Output(m.Logits(tape, h))
 		if s.train {
@@ -83,7 +83,7 @@ func newLogProbPass(m *model.Model, arena *autograd.Arena, s shape, recompute bo
 	}
 	opt := autograd.Options{Train: s.train}
 	tape := autograd.NewTape(m.Device())
-	h, err := p.hidden(m, tape, recompute)
+	h, err := p.hidden(m, tape, recompute, nil)
 	if err == nil {
 		p.logProbs, p.entropies = m.LogProb(tape, h, tape.Input("targets", p.targets), float32(temperature), entropy)
 		tape.Output(p.logProbs)

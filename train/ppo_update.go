@@ -294,7 +294,7 @@ func scorePassOf(passes map[shape]*scorePass, p *ppo, m *model.Model, b *data.Ba
 	if pass := passes[s]; pass != nil {
 		return pass, nil
 	}
-	pass, err := newScorePass(m, p.arena, s, p.rec.Train.Recompute)
+	pass, err := newScorePass(m, p.arena, s, p.rec.Train.Recompute, nil)
 	if err == nil {
 		passes[s] = pass
 	}
@@ -307,7 +307,7 @@ func (c *ppoPasses) corpus(p *ppo, b *data.Batch, train bool) (*lossPass, error)
 	if pass := c.ptx[s]; pass != nil {
 		return pass, nil
 	}
-	pass, err := newLossPass(p.actor, p.arena, s, p.rec.Train.Recompute, p.loss, p.scale)
+	pass, err := newLossPass(p.actor, p.arena, s, p.rec.Train.Recompute, nil, p.loss, p.scale)
 	if err == nil {
 		c.ptx[s] = pass
 	}

@@ -102,6 +102,7 @@ type Train struct {
 	Clip        float64 `yaml:"clip" default:"1" min:"0" help:"Largest norm of the gradients; 0: no clipping"`
 	MaxSkips    int     `yaml:"max_skips" default:"10" min:"1" help:"Consecutive steps with non-finite loss or gradients that end the run"`
 	Recompute   bool    `yaml:"recompute" default:"false" help:"Activation checkpointing: less memory, a third more work"`
+	RouterLoss  float64 `yaml:"router_loss" default:"-1" min:"-1" help:"Weight of the loss that keeps a mixture's experts equally busy; -1: the model's router_aux_loss_coef, 0: none"`
 }
 
 // Optimizer is AdamW's settings.

@@ -34,6 +34,7 @@ type reward struct {
 	loader  *data.Loader
 	batch   data.Step
 	learner *learner
+	balance *balance // of a mixture of experts
 	longest int
 	passes  map[shape]*scorePass
 
@@ -92,6 +93,9 @@ func (r *reward) prepare() (int, error) {
 		return 0, fmt.Errorf("no step to make: the data has no row that compares answers")
 	}
 	r.longest = longestOf(r.data.MaxLength(), tr.MicroTokens)
+	if r.balance, err = r.newBalance(r.model, tr.RouterLoss); err != nil {
+		return 0, err
+	}
 	r.learner, err = newLearner(&r.basis, r.model, r.rec.Optimizer, tr.schedule(steps), tr.Clip)
 	return steps, err
 }
@@ -112,7 +116,7 @@ func (r *reward) forward(b *data.Batch, train bool) (*scorePass, error) {
 	p := r.passes[s]
 	if p == nil {
 		var err error
-		if p, err = newScorePass(r.model, r.arena, s, r.rec.Train.Recompute); err != nil {
+		if p, err = newScorePass(r.model, r.arena, s, r.rec.Train.Recompute, r.balance); err != nil {
 			return nil, err
 		}
 		r.passes[s] = p
@@ -133,6 +137,7 @@ func (r *reward) forward(b *data.Batch, train bool) (*scorePass, error) {
 // gradients adds the gradients of a step's rankings to the (zeroed) chunks.
 func (r *reward) gradients(step *data.Step) (stats RankingStats, err error) {
 	r.model.Store.ZeroGrads()
+	r.balance.begin(step.Tokens)
 	for i := range step.Micro {
 		b := &step.Micro[i]
 		p, err := r.forward(b, true)
@@ -163,7 +168,7 @@ func (r *reward) step(_ context.Context, step int) (stepResult, error) {
 		return stepResult{}, err
 	}
 	out := stepResult{loss: stats.Loss, lr: r.learner.lr(), tokens: r.batch.Tokens, epoch: r.loader.Epoch(),
-		metrics: map[string]float64{"reward/accuracy": stats.Accuracy, "reward/margin": stats.Margin()}}
+		metrics: r.balance.report(map[string]float64{"reward/accuracy": stats.Accuracy, "reward/margin": stats.Margin()})}
 	out.gradNorm, out.skipped = r.learner.finish()
 	return out, nil
 }
