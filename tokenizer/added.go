@@ -1,6 +1,8 @@
 package tokenizer
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -35,84 +37,68 @@ type addedVocabulary struct {
 
 // build makes the matchers, n being the tokenizer's normalizer or nil.
 func (v *addedVocabulary) build(n normalizer) {
-	v.raw, v.normalized = tokenMatcher{}, tokenMatcher{}
 	v.spelled = map[int32]string{}
-	for id, t := range v.tokens {
-		switch {
-		case !t.Normalized:
-			v.raw.add(t.Content, id)
-		case n == nil:
-			v.normalized.add(t.Content, id)
-		default:
-			s := n.normalize(piece{text: t.Content, first: true}, false).text
-			v.normalized.add(s, id)
-			if s != t.Content {
-				v.spelled[id] = s
-			}
+	var raw, normalized []spelledToken
+	// Two tokens of one spelling happen when a normalizer makes them so; the
+	// lower id wins.
+	for _, id := range slices.Backward(slices.Sorted(maps.Keys(v.tokens))) {
+		t := v.tokens[id]
+		if !t.Normalized {
+			raw = append(raw, spelledToken{t.Content, id})
+			continue
+		}
+		s := t.Content
+		if n != nil {
+			s = n.normalize(piece{text: s, first: true}, false).text
+		}
+		normalized = append(normalized, spelledToken{s, id})
+		if s != t.Content {
+			v.spelled[id] = s
 		}
 	}
+	v.raw, v.normalized = newTokenMatcher(raw), newTokenMatcher(normalized)
 }
 
 // A tokenMatcher finds the leftmost of a set of strings in a text, and among
-// those that begin at one place the longest. It is a trie over bytes: a search
-// costs the longest token's length a byte at worst, and one look-up a byte
-// where no token begins.
+// those that begin at one place the longest. A search costs the longest token's
+// length a byte at worst, and one look-up a byte where no token begins.
 type tokenMatcher struct {
 	first [256]bool
-	next  map[trieEdge]int32 // from node 0, the root
-	ids   map[int32]int32    // node to token id
+	trie  *byteTrie // nil: no tokens
 }
 
-type trieEdge struct {
-	node int32
-	b    byte
+type spelledToken struct {
+	text string
+	id   int32
 }
 
-func (m *tokenMatcher) add(s string, id int32) {
-	if s == "" {
-		return
-	}
-	if m.next == nil {
-		m.next, m.ids = map[trieEdge]int32{}, map[int32]int32{}
-	}
-	m.first[s[0]] = true
-	node := int32(0)
-	for i := range len(s) {
-		e := trieEdge{node, s[i]}
-		to, ok := m.next[e]
-		if !ok {
-			to = int32(len(m.next) + 1)
-			m.next[e] = to
+// newTokenMatcher makes a matcher; of tokens with the same text the last counts.
+func newTokenMatcher(tokens []spelledToken) tokenMatcher {
+	var m tokenMatcher
+	texts := make([]string, len(tokens))
+	for i, t := range tokens {
+		texts[i] = t.text
+		if t.text != "" {
+			m.first[t.text[0]] = true
 		}
-		node = to
 	}
-	// Two tokens of one spelling happen when a normalizer makes them so; the
-	// lower id wins, so that the order of a map does not show.
-	if old, ok := m.ids[node]; !ok || id < old {
-		m.ids[node] = id
+	if len(tokens) > 0 {
+		m.trie = newByteTrie(texts, func(i int) int32 { return tokens[i].id })
 	}
+	return m
 }
 
 // find returns the first token in s at or after from.
 func (m *tokenMatcher) find(s string, from int) (start, end int, id int32, ok bool) {
-	if m.next == nil {
+	if m.trie == nil {
 		return 0, 0, 0, false
 	}
 	for i := from; i < len(s); i++ {
 		if !m.first[s[i]] {
 			continue
 		}
-		node := int32(0)
-		for j := i; j < len(s); j++ {
-			if node, ok = m.next[trieEdge{node, s[j]}]; !ok {
-				break
-			}
-			if t, has := m.ids[node]; has {
-				start, end, id = i, j+1, t
-			}
-		}
-		if end > 0 {
-			return start, end, id, true
+		if id, n := m.trie.longest(s[i:]); n > 0 {
+			return i, i + n, id, true
 		}
 	}
 	return 0, 0, 0, false
@@ -137,9 +123,14 @@ func (v *addedVocabulary) extract(m *tokenMatcher, p piece, plainSpecial bool, t
 			continue
 		}
 		if t.LStrip {
-			start = max(done, len(strings.TrimRightFunc(s[:start], unicode.IsSpace)))
+			// What the token before has taken is not looked at again: a run of
+			// white space that holds many tokens would be gone over for each.
+			start = max(done, min(done, start)+len(strings.TrimRightFunc(s[min(done, start):start], unicode.IsSpace)))
 		}
 		if t.RStrip {
+			// Within the white space that RStrip gave to the token before, the
+			// run is known to end where that ended.
+			end = max(end, done)
 			end = len(s) - len(strings.TrimLeftFunc(s[end:], unicode.IsSpace))
 		}
 		if done < start {

@@ -260,6 +260,89 @@ func (d *bpeDecoding) give(space string, out func(string, bool)) {
 	d.some = false
 }
 
+// wordPieceDecoder is WordPiece: a space before each token but the first, unless
+// it begins with the prefix of what continues a word.
+type wordPieceDecoder struct {
+	prefix  string
+	cleanup bool
+}
+
+func (d wordPieceDecoder) start() decoding { return &wordPieceDecoding{wordPieceDecoder: d} }
+
+type wordPieceDecoding struct {
+	wordPieceDecoder
+	whole wholeTokens
+	some  bool // there was a token
+}
+
+func (d *wordPieceDecoding) push(text string, end bool, out func(string, bool)) {
+	token, ok := d.whole.push(text, end)
+	if !ok {
+		return
+	}
+	if d.some {
+		rest, continues := strings.CutPrefix(token, d.prefix)
+		if token = rest; !continues {
+			token = " " + rest
+		}
+	}
+	d.some = true
+	if d.cleanup {
+		token = cleanUp(token)
+	}
+	out(token, true)
+}
+
+func (d *wordPieceDecoding) flush(func(string, bool)) {}
+
+// cleanUp removes the spaces that English does not have before punctuation and
+// in contractions. The replacements are made one after another.
+func cleanUp(s string) string {
+	if !strings.Contains(s, " ") {
+		return s
+	}
+	for _, r := range [...][2]string{
+		{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"}, {" 'm", "'m"}, {" do not", " don't"},
+		{" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+	} {
+		s = strings.ReplaceAll(s, r[0], r[1])
+	}
+	return s
+}
+
+// ctcDecoder is CTC: of a token that comes several times running one is left,
+// the pad token nothing, and the delimiter of words becomes a space.
+type ctcDecoder struct {
+	pad, delimiter string
+	cleanup        bool
+}
+
+func (d ctcDecoder) start() decoding { return &ctcDecoding{ctcDecoder: d} }
+
+type ctcDecoding struct {
+	ctcDecoder
+	whole wholeTokens
+	last  string
+	some  bool // there was a token
+}
+
+func (d *ctcDecoding) push(text string, end bool, out func(string, bool)) {
+	token, ok := d.whole.push(text, end)
+	if !ok || d.some && token == d.last {
+		return
+	}
+	d.last, d.some = token, true
+	token = strings.ReplaceAll(token, d.pad, "")
+	if d.cleanup {
+		token = strings.ReplaceAll(cleanUp(token), d.delimiter, " ")
+	}
+	if token != "" {
+		out(token, true)
+	}
+}
+
+func (d *ctcDecoding) flush(func(string, bool)) {}
+
 // joinDecoder stands for a decoder that is null: a space between tokens.
 type joinDecoder struct{}
 

@@ -4,8 +4,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
 )
 
 // A normalizer changes text before it is cut into words. With track it keeps
@@ -63,32 +61,26 @@ func (n replaceNormalizer) normalize(p piece, track bool) piece {
 	return w.done()
 }
 
-// formNormalizer brings text into a Unicode normalization form (UAX 15).
-type formNormalizer struct{ form norm.Form }
-
-func (n formNormalizer) normalize(p piece, track bool) piece {
-	if n.form.IsNormalString(p.text) {
-		return p
-	}
-	if !track {
-		p.text = n.form.String(p.text)
-		return p
-	}
-	// Characters up to a boundary change together: each byte of the result
-	// came from all of them, unless nothing changed.
+// rewriteRunes writes for each character what change does of it: the character
+// itself, another in its place, or with a negative one nothing.
+func rewriteRunes(p piece, track bool, change func(r rune) rune) piece {
 	w := newRewriter(p, track)
-	var it norm.Iter
-	it.InitString(n.form, p.text)
-	for !it.Done() {
-		from := it.Pos()
-		out := it.Next()
-		to := it.Pos()
-		if string(out) == p.text[from:to] {
-			w.keep(from, to)
-		} else {
-			w.put(string(out), from, to)
+	kept := 0 // up to where the text has been written
+	for i := 0; i < len(p.text); {
+		r, n := utf8.DecodeRuneInString(p.text[i:])
+		if to := change(r); to != r {
+			w.keep(kept, i)
+			if to >= 0 {
+				w.put(string(to), i, i+n)
+			}
+			kept = i + n
 		}
+		i += n
 	}
+	if kept == 0 {
+		return p
+	}
+	w.keep(kept, len(p.text))
 	return w.done()
 }
 
@@ -97,10 +89,13 @@ func (n formNormalizer) normalize(p piece, track bool) piece {
 type lowercaseNormalizer struct{}
 
 func (lowercaseNormalizer) normalize(p piece, track bool) piece {
+	if !strings.Contains(p.text, "\u0130") {
+		return rewriteRunes(p, track, toLower)
+	}
 	w := newRewriter(p, track)
 	for i := 0; i < len(p.text); {
 		r, n := utf8.DecodeRuneInString(p.text[i:])
-		switch l := unicode.ToLower(r); {
+		switch l := toLower(r); {
 		case r == '\u0130': // the one character with a longer lower case
 			w.put("i\u0307", i, i+n)
 		case l != r:
@@ -111,6 +106,23 @@ func (lowercaseNormalizer) normalize(p piece, track bool) piece {
 		i += n
 	}
 	return w.done()
+}
+
+// nmtNormalizer is Nmt: control characters left out, and a space for what else
+// is white space to sentencepiece's rule nmt_nfkc.
+type nmtNormalizer struct{}
+
+func (nmtNormalizer) normalize(p piece, track bool) piece {
+	return rewriteRunes(p, track, func(r rune) rune {
+		switch {
+		case r >= 0x1 && r <= 0x8, r == 0xB, r >= 0xE && r <= 0x1F, r == 0x7F, r == 0x8F, r == 0x9F:
+			return -1
+		case r == '\t', r == '\n', r == '\f', r == '\r', r == 0x1680, r >= 0x200B && r <= 0x200F, r == 0x2028, r == 0x2029,
+			r == 0x2581, r == 0xFEFF, r == 0xFFFD:
+			return ' '
+		}
+		return r
+	})
 }
 
 // stripNormalizer cuts white space off the ends.
@@ -133,15 +145,13 @@ func (n stripNormalizer) normalize(p piece, track bool) piece {
 type stripAccentsNormalizer struct{}
 
 func (stripAccentsNormalizer) normalize(p piece, track bool) piece {
-	w := newRewriter(p, track)
-	for i := 0; i < len(p.text); {
-		r, n := utf8.DecodeRuneInString(p.text[i:])
-		if !unicode.Is(unicode.M, r) {
-			w.keep(i, i+n)
+	accents := accentTable()
+	return rewriteRunes(p, track, func(r rune) rune {
+		if r >= utf8.RuneSelf && accents.of(r) != 0 {
+			return -1
 		}
-		i += n
-	}
-	return w.done()
+		return r
+	})
 }
 
 // byteLevelNormalizer spells the text in the byte alphabet.

@@ -2,7 +2,7 @@ package tokenizer
 
 import (
 	"strings"
-	"unicode"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -126,22 +126,27 @@ func (s runePreTokenizer) split(dst []piece, p piece, _ bool) []piece {
 // whitespacePreTokenizer is Whitespace: \w+|[^\w\s]+, what lies between left out.
 type whitespacePreTokenizer struct{}
 
+// The kinds of characters that Whitespace tells apart.
+const (
+	whitespaceOther = iota
+	whitespaceWord
+	whitespaceSpace
+)
+
+var whitespaceTable = sync.OnceValue(func() *runeTable {
+	return newRuneTable(runeValue{rustWord(), whitespaceWord}, runeValue{spaceSet(), whitespaceSpace})
+})
+
 func (whitespacePreTokenizer) split(dst []piece, p piece, _ bool) []piece {
-	const space, word, other = 0, 1, 2
-	from, kind := 0, space
+	t := whitespaceTable()
+	from, kind := 0, uint8(whitespaceSpace)
 	for i := 0; i <= len(p.text); {
-		k, n := space, 1
+		k, n := uint8(whitespaceSpace), 1
 		if i < len(p.text) {
-			var r rune
-			r, n = utf8.DecodeRuneInString(p.text[i:])
-			if isWord(r) {
-				k = word
-			} else if !unicode.IsSpace(r) {
-				k = other
-			}
+			k, n = t.at(p.text, i)
 		}
 		if k != kind {
-			if kind != space {
+			if kind != whitespaceSpace {
 				dst = append(dst, p.sub(from, i))
 			}
 			from, kind = i, k
@@ -156,7 +161,7 @@ func (whitespacePreTokenizer) split(dst []piece, p piece, _ bool) []piece {
 type prefixSpacePreTokenizer struct{}
 
 func (prefixSpacePreTokenizer) split(dst []piece, p piece, track bool) []piece {
-	if !strings.HasPrefix(p.text, " ") {
+	if p.text != "" && !strings.HasPrefix(p.text, " ") {
 		p = prepend(p, " ", track)
 	}
 	return append(dst, p)
@@ -191,7 +196,7 @@ type metaspacePreTokenizer struct {
 
 func (s metaspacePreTokenizer) split(dst []piece, p piece, track bool) []piece {
 	p = replaceNormalizer{pattern: pattern{literal: " "}, content: s.mark}.normalize(p, track)
-	if !strings.HasPrefix(p.text, s.mark) && (s.prepend == prependAlways || s.prepend == prependFirst && p.first) {
+	if p.text != "" && !strings.HasPrefix(p.text, s.mark) && (s.prepend == prependAlways || s.prepend == prependFirst && p.first) {
 		p = prepend(p, s.mark, track)
 	}
 	if !s.cut {

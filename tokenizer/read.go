@@ -219,6 +219,10 @@ func readNormalizer(raw []byte, at string, depth int) (normalizer, error) {
 		Content    *string         `json:"content"`
 		StripLeft  *bool           `json:"strip_left"`
 		StripRight *bool           `json:"strip_right"`
+		Clean      *bool           `json:"clean_text"`
+		Chinese    *bool           `json:"handle_chinese_chars"`
+		Accents    *bool           `json:"strip_accents"`
+		Lower      *bool           `json:"lowercase"`
 		Charsmap   json.RawMessage `json:"precompiled_charsmap"`
 	}
 	if err := decodeField(raw, at, &c); err != nil {
@@ -257,6 +261,14 @@ func readNormalizer(raw []byte, at string, depth int) (normalizer, error) {
 		return stripNormalizer{left: c.StripLeft == nil || *c.StripLeft, right: c.StripRight == nil || *c.StripRight}, nil
 	case "StripAccents":
 		return stripAccentsNormalizer{}, nil
+	case "Nmt":
+		return nmtNormalizer{}, nil
+	case "BertNormalizer":
+		n := bertNormalizer{clean: c.Clean == nil || *c.Clean, chinese: c.Chinese == nil || *c.Chinese, lower: c.Lower == nil || *c.Lower}
+		if n.accents = n.lower; c.Accents != nil {
+			n.accents = *c.Accents
+		}
+		return n, nil
 	case "ByteLevel":
 		return byteLevelNormalizer{}, nil
 	case "Precompiled":
@@ -282,6 +294,7 @@ func readPreTokenizers(steps []preTokenizer, raw []byte, at string, depth int) (
 		Invert           bool            `json:"invert"`
 		IndividualDigits bool            `json:"individual_digits"`
 		Delimiter        string          `json:"delimiter"`
+		Length           *int            `json:"length"`
 	}
 	if err := decodeField(raw, at, &c); err != nil {
 		return nil, err
@@ -336,7 +349,20 @@ func readPreTokenizers(steps []preTokenizer, raw []byte, at string, depth int) (
 		return append(steps, whitespacePreTokenizer{}), nil
 	case "WhitespaceSplit":
 		return append(steps, runePreTokenizer{unicode.IsSpace, behaviorRemoved}), nil
-	case "CharDelimiterSplit":
+	case "BertPreTokenizer":
+		return append(steps, bertPreTokenizer{}), nil
+	case "UnicodeScripts":
+		return append(steps, scriptsPreTokenizer{}), nil
+	case "FixedLength":
+		length := 5
+		if c.Length != nil {
+			length = *c.Length
+		}
+		if length < 1 {
+			return nil, fmt.Errorf("%s.length: is %d, expected at least 1", at, length)
+		}
+		return append(steps, fixedLengthPreTokenizer{length}), nil
+	case "CharDelimiterSplit", "Delimiter":
 		delimiter, n := utf8.DecodeRuneInString(c.Delimiter)
 		if n == 0 || n != len(c.Delimiter) {
 			return nil, fmt.Errorf("%s.delimiter: %q is not one character", at, clip(c.Delimiter))
@@ -390,6 +416,10 @@ func readDecoders(list []decoder, raw []byte, at string, depth int) ([]decoder, 
 		Start   int             `json:"start"`
 		Stop    int             `json:"stop"`
 		Suffix  *string         `json:"suffix"`
+		Prefix  *string         `json:"prefix"`
+		Cleanup *bool           `json:"cleanup"`
+		Pad     *string         `json:"pad_token"`
+		Word    *string         `json:"word_delimiter_token"`
 	}
 	if err := decodeField(raw, at, &c); err != nil {
 		return nil, err
@@ -427,6 +457,21 @@ func readDecoders(list []decoder, raw []byte, at string, depth int) ([]decoder, 
 	case "Metaspace":
 		mark, scheme, _, err := readMetaspace(raw, at)
 		return append(list, metaspaceDecoder{mark, scheme}), err
+	case "WordPiece":
+		d := wordPieceDecoder{prefix: "##", cleanup: c.Cleanup == nil || *c.Cleanup}
+		if c.Prefix != nil {
+			d.prefix = *c.Prefix
+		}
+		return append(list, d), nil
+	case "CTC":
+		d := ctcDecoder{pad: "<pad>", delimiter: "|", cleanup: c.Cleanup == nil || *c.Cleanup}
+		if c.Pad != nil {
+			d.pad = *c.Pad
+		}
+		if c.Word != nil {
+			d.delimiter = *c.Word
+		}
+		return append(list, d), nil
 	case "BPEDecoder":
 		suffix := "</w>"
 		if c.Suffix != nil {

@@ -126,15 +126,10 @@ func TestBrokenFiles(t *testing.T) {
 }
 
 func TestUnsupportedComponents(t *testing.T) {
-	for field, kinds := range map[string][]string{
-		"model": {"WordPiece", "WordLevel"}, "normalizer": {"BertNormalizer"},
-		"pre_tokenizer": {"BertPreTokenizer"}, "decoder": {"WordPiece", "CTC"}, "post_processor": {"Odd"},
-	} {
-		for _, kind := range kinds {
-			_, err := Parse([]byte(file(field, fmt.Sprintf(`{"type": %q}`, kind))), "x.json")
-			if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), field) || !strings.Contains(err.Error(), kind) {
-				t.Errorf("%s %s: %v", field, kind, err)
-			}
+	for _, field := range []string{"model", "normalizer", "pre_tokenizer", "decoder", "post_processor"} {
+		_, err := Parse([]byte(file(field, `{"type": "Odd"}`)), "x.json")
+		if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), field) || !strings.Contains(err.Error(), "Odd") {
+			t.Errorf("%s: %v", field, err)
 		}
 	}
 }

@@ -10,9 +10,9 @@ import (
 // What tokenizer.json says of the vocabulary: the model, and the tokens that
 // were added to it.
 
-// readModel reads the model. Old files leave its type out; what has merges is
-// BPE then. Most of a file is here, so that each field is decoded by itself:
-// decoding into a struct would go over all of it several times.
+// readModel reads the model. Most of a file is here, so that each field is
+// decoded by itself: decoding into a struct would go over all of it several
+// times.
 func (t *Tokenizer) readModel(raw []byte) error {
 	fields := map[string][]byte{}
 	err := eachMember(raw, "model", func(key string, value []byte) error {
@@ -23,51 +23,63 @@ func (t *Tokenizer) readModel(raw []byte) error {
 		return err
 	}
 	var kind string
+	if isNull(fields["type"]) {
+		kind = oldModelType(fields)
+	} else if err := decodeField(fields["type"], "model.type", &kind); err != nil {
+		return err
+	}
+	switch kind {
+	case "BPE":
+		t.model, err = t.readBPE(fields)
+	case "Unigram":
+		t.model, err = readUnigram(fields)
+	case "WordPiece":
+		t.model, err = readWordPiece(fields)
+	case "WordLevel":
+		t.model, err = readWordLevel(fields)
+	default:
+		err = unsupported("model", kind)
+	}
+	return err
+}
+
+// readBPE reads a BPE model's fields. Where it can do the work of a ByteLevel
+// pre-tokenizer, which comes last then, it takes that away.
+func (t *Tokenizer) readBPE(fields map[string][]byte) (model, error) {
 	var o bpeOptions
 	for _, f := range []struct {
 		key string
 		to  any
 	}{
-		{"type", &kind}, {"unk_token", &o.unk}, {"continuing_subword_prefix", &o.prefix}, {"end_of_word_suffix", &o.suffix},
+		{"unk_token", &o.unk}, {"continuing_subword_prefix", &o.prefix}, {"end_of_word_suffix", &o.suffix},
 		{"fuse_unk", &o.fuseUnk}, {"byte_fallback", &o.byteFallback}, {"ignore_merges", &o.ignoreMerges},
 	} {
 		if isNull(fields[f.key]) {
 			continue
 		}
 		if err := decodeField(fields[f.key], "model."+f.key, f.to); err != nil {
-			return err
+			return nil, err
 		}
-		if kind == "Unigram" {
-			t.model, err = readUnigram(fields)
-			return err
-		}
-		if f.key == "type" && kind != "BPE" {
-			return unsupported("model", kind) // other models' fields mean other things
-		}
-	}
-	if kind == "" && isNull(fields["merges"]) {
-		return unsupported("model", kind)
 	}
 	vocab, err := readVocab(fields["vocab"])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	merges, err := readMerges(fields["merges"])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if n := len(t.pre); n > 0 {
 		_, o.endsInBytes = t.pre[n-1].(bytesPreTokenizer)
 	}
 	m, err := newBPE(vocab, merges, o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if m.byteMode {
 		t.pre = t.pre[:len(t.pre)-1]
 	}
-	t.model = m
-	return nil
+	return m, nil
 }
 
 // checkID refuses ids that no vocabulary of n entries has. Files with gaps

@@ -28,6 +28,17 @@ var runeClasses = sync.OnceValue(func() *runeTable {
 
 // category returns a general category of Unicode 16, Lu or L for example.
 func category(name string) runeSet {
+	if s, ok := categories.Load(name); ok {
+		return s.(runeSet)
+	}
+	s := newCategory(name)
+	categories.Store(name, s)
+	return s
+}
+
+var categories sync.Map // of runeSet, those asked for
+
+func newCategory(name string) runeSet {
 	s := tableSet(unicode.Categories[name])
 	for n, added := range newInCategory {
 		if n == name || n[:1] == name {
@@ -128,9 +139,7 @@ func propertyName(s string) string {
 // wordTable, punctuationTable and so on are characters as the parts of the
 // tokenizers library that are no regular expressions take them.
 var (
-	wordTable = sync.OnceValue(func() *runeTable { // \w of Rust's crate regex
-		return newRuneTable(runeValue{word().union(tableSet(unicode.Join_Control)), 1})
-	})
+	wordTable        = sync.OnceValue(func() *runeTable { return newRuneTable(runeValue{rustWord(), 1}) })
 	punctuationTable = sync.OnceValue(func() *runeTable {
 		ascii := runeSet{{'!', '/'}, {':', '@'}, {'[', '`'}, {'{', '~'}}
 		s := tableSet(unicode.P).union(ascii, parseRuneSet(punctuationAdded))
@@ -144,6 +153,9 @@ var (
 		return newRuneTable(runeValue{s.minus(parseRuneSet(accentsLacking)), 1})
 	})
 )
+
+// rustWord is \w of Rust's crate regex, which has joiners in it.
+func rustWord() runeSet { return word().union(tableSet(unicode.Join_Control)) }
 
 // isWord says whether r is \w.
 func isWord(r rune) bool { return wordTable().of(r) != 0 }
