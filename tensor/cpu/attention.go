@@ -92,16 +92,10 @@ func (a *attendShape) set(what string, shape tensor.AttentionShape) {
 // hold the scale already.
 func (a *attendShape) score(products []float32, head, distance int) {
 	if a.SoftCap > 0 {
-		capScores(products, a.SoftCap)
+		vecSoftCap(products, products, inverse(a.SoftCap), a.SoftCap)
 	}
 	if a.ALiBi {
 		vecRamp(products, float32(distance), a.slopes[head])
-	}
-}
-
-func capScores(x []float32, limit float32) {
-	for i, v := range x {
-		x[i] = limit * float32(math.Tanh(float64(v/limit)))
 	}
 }
 
@@ -576,11 +570,10 @@ func (g *gradTile) tile(k0, k1 int, queries, keys bool) {
 // cappedGrads makes P of a row of products and dS of its dP where scores are capped:
 // the cap's slope, 1 − (s/SoftCap)², is taken before the bias joins the score s.
 func (a *attendShape) cappedGrads(ps, dss []float32, lse, d float32, head, distance int) {
-	capScores(ps, a.SoftCap)
-	for i, s := range ps {
-		t := s / a.SoftCap
-		dss[i] = (dss[i] - d) * (1 - t*t)
-	}
+	f := inverse(a.SoftCap)
+	vecSoftCap(ps, ps, f, a.SoftCap)
+	vecShiftScale(dss, d, 1)
+	vecSoftCapGrad(dss, dss, ps, a.SoftCap, f*f)
 	if a.ALiBi {
 		vecRamp(ps, float32(distance), a.slopes[head])
 	}
