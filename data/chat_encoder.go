@@ -1,6 +1,7 @@
 package data
 
 import (
+	"errors"
 	"strings"
 
 	"ringtail/chat"
@@ -23,6 +24,22 @@ func (e *ChatEncoder) EncodeChat(messages []Message, tools []byte) ([]int32, []b
 	opts := e.Render
 	opts.Tools = tools
 	return chat.Encode(e.Tokenizer, e.Template, messages, opts)
+}
+
+// EncodeTurns renders and encodes a chat and tells its answers apart.
+func (e *ChatEncoder) EncodeTurns(messages []Message, tools []byte) ([]int32, []int, error) {
+	opts := e.Render
+	opts.Tools = tools
+	return chat.EncodeTurns(e.Tokenizer, e.Template, messages, opts)
+}
+
+// DecodeTokens is the text of tokens, where the tokenizer can decode.
+func (e *ChatEncoder) DecodeTokens(ids []int32) (string, error) {
+	d, ok := e.Tokenizer.(TokenDecoder)
+	if !ok {
+		return "", errors.New("the tokenizer can't decode")
+	}
+	return d.DecodeTokens(ids)
 }
 
 // EncodePrompt renders and encodes a chat for the assistant to answer.

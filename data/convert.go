@@ -72,7 +72,10 @@ func (c *Converter) convert(rec Record) ([]Row, *RowError) {
 	if err != nil {
 		return nil, err
 	}
+	o.cells = rec.Cells
 	switch c.Format {
+	case FormatTokens:
+		return one(tokensRow(o))
 	case FormatAlpaca:
 		return one(alpacaRow(o))
 	case FormatSelfInstruct:
@@ -203,11 +206,14 @@ func detectOne(rec Record, columns map[string]string) (Format, bool) {
 	if err != nil {
 		return "", false
 	}
-	pair := o.has("chosen", "response_j") && o.has("rejected", "response_k")
+	o.cells = rec.Cells
+	pair := o.has("chosen", "response_j", "preferred_output") && o.has("rejected", "response_k", "non_preferred_output")
 	labelled := o.kind("label") == kindBool
 	chat := o.has("messages") || o.has("conversations", "conversation")
 	question := o.has("instruction", "prompt", "question", "query")
 	switch {
+	case isTokens(o):
+		return FormatTokens, true
 	case o.kind("prompt") == kindList && (pair || labelled) && (o.has("time") || o.has("models")):
 		return FormatVotes, true
 	case pair && !question && !chat && isHH(o):

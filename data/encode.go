@@ -1,10 +1,16 @@
 package data
 
+import (
+	"errors"
+	"slices"
+)
+
 // encoded is one sequence to train on.
 type encoded struct {
 	ids     []int32
 	trained []bool
 	parts   []part // the answers of a ranking, of which the sequence is made
+	verdict int8   // of a labelled answer: 1 good, -1 bad
 }
 
 // trainedCount is how many targets a sequence gives: its first token has none
@@ -43,8 +49,8 @@ func newRowEncoder(enc Encoder, opt Options) *rowEncoder {
 	aware, ok := enc.(ToolAware)
 	e := &rowEncoder{enc: enc, use: opt.Use, trainOn: opt.TrainOn, limit: opt.MaxTokens, policy: opt.TooLong,
 		flatten: !ok || !aware.UnderstandsTools()}
-	if opt.Use == UseRankings {
-		e.trainOn = TrainOnLast // what was ranked
+	if opt.Use == UseRankings || opt.Use == UseKTO {
+		e.trainOn = TrainOnLast // what was ranked or judged
 	}
 	return e
 }
@@ -69,7 +75,13 @@ func (e *rowEncoder) encode(r Row) (result, *RowError) {
 		return e.encodeText(r.Text)
 	}
 	messages, tools := e.forTemplate(r.Messages, r.Tools)
-	seq, err := e.chat(messages, tools)
+	var seq encoded
+	var err *RowError
+	if len(r.Tokens) > 0 {
+		seq, err = e.tokens(r.Tokens[0])
+	} else {
+		seq, err = e.chat(messages, tools)
+	}
 	if err != nil {
 		return result{}, err
 	}
@@ -78,14 +90,19 @@ func (e *rowEncoder) encode(r Row) (result, *RowError) {
 		if seq.trainedCount() == 0 {
 			return res, rowErr(ReasonNothingLeft, "", "no token of the row is trained on; check the chat template")
 		}
+		if r.Label != nil && e.use == UseKTO {
+			if seq.verdict = -1; *r.Label {
+				seq.verdict = 1
+			}
+		}
 		res.seqs = []encoded{seq}
 		return res, nil
 	}
-	switch e.policy {
-	case TooLongTruncate:
+	switch {
+	case e.policy == TooLongTruncate:
 		res.seqs = append(res.seqs, seq.cut(e.limit))
 		res.cut = res.full - e.limit
-	case TooLongSplit:
+	case e.policy == TooLongSplit && len(r.Tokens) == 0: // where turns end in tokens isn't known
 		if err := e.split(messages, tools, &res); err != nil {
 			return res, err
 		}
@@ -115,13 +132,60 @@ func (e *rowEncoder) forTemplate(messages []Message, tools []byte) ([]Message, [
 
 // chat encodes messages and settles which tokens are trained on.
 func (e *rowEncoder) chat(messages []Message, tools []byte) (encoded, *RowError) {
-	ids, mask, err := e.enc.EncodeChat(messages, tools)
+	ids, mask, err := e.encodeWeighted(messages, tools)
 	if err != nil {
 		return encoded{}, rowErr(ReasonTemplate, "", "the chat template refuses the row: %v", err)
 	}
 	if len(ids) != len(mask) {
 		return encoded{}, rowErr(ReasonTemplate, "", "the encoder returned %d tokens and a mask of %d", len(ids), len(mask))
 	}
+	e.narrow(mask)
+	return encoded{ids: ids, trained: mask}, nil
+}
+
+// TurnEncoder is implemented by an Encoder that can tell a chat's answers apart.
+// Chats in which some answers have the weight 0 need it.
+type TurnEncoder interface {
+	// EncodeTurns is EncodeChat, but for each token says which message's answer it
+	// is a part of, as an index; -1 for those of no answer.
+	EncodeTurns(messages []Message, tools []byte) (ids []int32, turns []int, err error)
+}
+
+// encodeWeighted encodes a chat in which answers of weight 0 aren't trained on.
+func (e *rowEncoder) encodeWeighted(messages []Message, tools []byte) (ids []int32, mask []bool, err error) {
+	plain, zero := withoutWeights(messages)
+	if zero == nil {
+		return e.enc.EncodeChat(messages, tools)
+	}
+	enc, ok := e.enc.(TurnEncoder)
+	if !ok {
+		return nil, nil, errors.New("the encoder can't leave out answers of weight 0")
+	}
+	ids, turns, err := enc.EncodeTurns(plain, tools)
+	mask = make([]bool, len(turns))
+	for i, m := range turns {
+		mask[i] = m >= 0 && !zero[m]
+	}
+	return ids, mask, err
+}
+
+// withoutWeights takes the weights off messages, which no template is to see, and
+// says which of them are 0; nil if none is.
+func withoutWeights(messages []Message) (plain []Message, zero []bool) {
+	for i, m := range messages {
+		if !hasField(m, "weight") {
+			continue
+		}
+		if zero == nil {
+			plain, zero = slices.Clone(messages), make([]bool, len(messages))
+		}
+		plain[i].Extra, zero[i] = without(m.Extra, "weight"), true
+	}
+	return plain, zero
+}
+
+// narrow settles which of the tokens that the assistant says are trained on.
+func (e *rowEncoder) narrow(mask []bool) {
 	switch e.trainOn {
 	case TrainOnAll:
 		for i := range mask {
@@ -137,7 +201,6 @@ func (e *rowEncoder) chat(messages []Message, tools []byte) (encoded, *RowError)
 		}
 		clear(mask[:end])
 	}
-	return encoded{ids: ids, trained: mask}, nil
 }
 
 // split cuts a chat at the borders between exchanges (a user turn and all that

@@ -17,8 +17,8 @@ type part struct {
 func (e *rowEncoder) encodeRanking(r Row) (result, *RowError) {
 	var all encoded
 	var res result
-	for i, answer := range r.Ranked {
-		seq, err := e.answer(r, answer)
+	for i := range r.Ranks {
+		seq, err := e.answer(r, i)
 		if err != nil {
 			return result{}, err
 		}
@@ -50,8 +50,14 @@ func (e *rowEncoder) encodeRanking(r Row) (result, *RowError) {
 }
 
 // answer encodes the chat with one of a ranking's answers.
-func (e *rowEncoder) answer(r Row, answer []Message) (encoded, *RowError) {
-	seq, err := e.chat(e.forTemplate(join(r.Messages, answer), r.Tools))
+func (e *rowEncoder) answer(r Row, i int) (encoded, *RowError) {
+	var seq encoded
+	var err *RowError
+	if len(r.Tokens) > 0 {
+		seq, err = e.tokens(r.Tokens[i])
+	} else {
+		seq, err = e.chat(e.forTemplate(join(r.Messages, r.Ranked[i]), r.Tools))
+	}
 	if err != nil {
 		return seq, err
 	}
@@ -68,9 +74,22 @@ func (e *rowEncoder) answer(r Row, answer []Message) (encoded, *RowError) {
 
 // encodePrompt makes a sequence of a prompt, for the model to answer.
 func (e *rowEncoder) encodePrompt(r Row) (result, *RowError) {
-	ids, err := e.enc.EncodePrompt(e.forTemplate(r.Messages, r.Tools))
-	if err != nil {
-		return result{}, rowErr(ReasonTemplate, "", "the chat template refuses the prompt: %v", err)
+	var ids []int32
+	if len(r.Tokens) > 0 {
+		seq, err := e.tokens(r.Tokens[0])
+		if err != nil {
+			return result{}, err
+		}
+		ids = seq.ids
+	} else {
+		messages, _ := withoutWeights(r.Messages)
+		if messages == nil {
+			messages = r.Messages
+		}
+		var err error
+		if ids, err = e.enc.EncodePrompt(e.forTemplate(messages, r.Tools)); err != nil {
+			return result{}, rowErr(ReasonTemplate, "", "the chat template refuses the prompt: %v", err)
+		}
 	}
 	if len(ids) == 0 {
 		return result{}, rowErr(ReasonEmptyPrompt, "", "the chat template makes no token of the prompt")

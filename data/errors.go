@@ -9,15 +9,17 @@ type Reason string
 
 // Mistakes: the row isn't what its format says.
 const (
-	ReasonBadJSON      Reason = "bad_json"
-	ReasonInvalidUTF8  Reason = "invalid_utf8"
-	ReasonTooLarge     Reason = "row_too_large"
-	ReasonMissingField Reason = "missing_field"
-	ReasonWrongType    Reason = "wrong_type"
-	ReasonUnknownRole  Reason = "unknown_role"
-	ReasonUnknown      Reason = "unknown_format"
-	ReasonTemplate     Reason = "template_refused" // the chat template or tokenizer can't take the row
-	ReasonNotFit       Reason = "not_for_this_use" // e.g. a chat where pairs are wanted
+	ReasonBadJSON        Reason = "bad_json"
+	ReasonBadCSV         Reason = "bad_csv"
+	ReasonInvalidUTF8    Reason = "invalid_utf8"
+	ReasonTooLarge       Reason = "row_too_large"
+	ReasonMissingField   Reason = "missing_field"
+	ReasonWrongType      Reason = "wrong_type"
+	ReasonUnknownRole    Reason = "unknown_role"
+	ReasonUnknown        Reason = "unknown_format"
+	ReasonTemplate       Reason = "template_refused" // the chat template or tokenizer can't take the row
+	ReasonOtherTokenizer Reason = "other_tokenizer"  // the row holds tokens of another tokenizer
+	ReasonNotFit         Reason = "not_for_this_use" // e.g. a chat where pairs are wanted
 )
 
 // Well-formed rows with nothing to learn from.
@@ -41,8 +43,8 @@ const (
 // mistake says whether a row is wrong, rather than useless.
 func (r Reason) mistake() bool {
 	switch r {
-	case ReasonBadJSON, ReasonInvalidUTF8, ReasonTooLarge, ReasonMissingField, ReasonWrongType,
-		ReasonUnknownRole, ReasonUnknown, ReasonTemplate, ReasonNotFit:
+	case ReasonBadJSON, ReasonBadCSV, ReasonInvalidUTF8, ReasonTooLarge, ReasonMissingField, ReasonWrongType,
+		ReasonUnknownRole, ReasonUnknown, ReasonTemplate, ReasonOtherTokenizer, ReasonNotFit:
 		return true
 	}
 	return false

@@ -67,43 +67,25 @@ func withMeta(r Row, o object) (Row, *RowError) {
 	if r.Category, err = infoOf(o, "category"); err != nil {
 		return r, err
 	}
+	if raw, found := o.get("test_cases"); raw != nil {
+		if k := kindOf(raw); k != kindObject && k != kindList {
+			return r, wrongType(o.path+found, "an object with inputs and outputs", raw)
+		}
+		r.TestCases = raw
+	}
 	return r, nil
 }
 
-// infoOf reads a string that only informs; a value of another type is somebody
-// else's field.
+// infoOf reads a string, or a number as text, that only informs; a value of
+// another type is somebody else's field.
 func infoOf(o object, fields ...string) (string, *RowError) {
-	if o.kind(fields...) != kindString {
-		return "", nil
+	switch raw, _ := o.get(fields...); kindOf(raw) {
+	case kindString:
+		return o.text(fields...)
+	case kindNumber:
+		return string(raw), nil
 	}
-	return o.text(fields...)
-}
-
-// toolsOf reads the functions a chat may call: a list, or a list written as a
-// string.
-func toolsOf(o object) (json.RawMessage, *RowError) {
-	raw, found := o.get("tools")
-	if raw == nil {
-		return nil, nil
-	}
-	if kindOf(raw) == kindString {
-		s, err := stringOf(raw, o.path+found)
-		if err != nil {
-			return nil, err
-		}
-		if strings.TrimSpace(s) == "" {
-			return nil, nil
-		}
-		raw = json.RawMessage(strings.TrimSpace(s))
-	}
-	items, err := listOf(raw, o.path+found)
-	if err != nil {
-		return nil, rowErr(ReasonWrongType, o.path+found, "expected a JSON list of functions, or one written as a string")
-	}
-	if len(items) == 0 {
-		return nil, nil
-	}
-	return raw, nil
+	return "", nil
 }
 
 // promptMessages reads what a row asks: [system], [history], instruction and

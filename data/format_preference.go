@@ -10,13 +10,20 @@ import (
 // preferenceRow reads a pair in any form: the prompt apart (text or messages)
 // or inside both answers; answers as text, one message, or messages.
 func preferenceRow(o object) (Row, *RowError) {
-	chosen, err := answerOf(o, "chosen", "response_j")
+	chosen, err := answerOf(o, "chosen", "response_j", "preferred_output")
 	if err != nil {
 		return Row{}, err
 	}
-	rejected, err := answerOf(o, "rejected", "response_k")
+	rejected, err := answerOf(o, "rejected", "response_k", "non_preferred_output")
 	if err != nil {
 		return Row{}, err
+	}
+	question := o // what holds the prompt, and the functions that may be called
+	if raw, found := o.get("input"); kindOf(raw) == kindObject {
+		if question, err = parseObject(raw, o.columns); err != nil {
+			return Row{}, err
+		}
+		question.path = o.path + found + "."
 	}
 	margin, err := marginOf(o)
 	if err != nil {
@@ -27,12 +34,12 @@ func preferenceRow(o object) (Row, *RowError) {
 	switch {
 	case isWhole(chosen) && isWhole(rejected):
 		// Whole dialogues; a prompt beside them only repeats their beginning.
-	case o.has("instruction", "prompt", "question", "query", "messages", "conversations", "conversation", "context"):
-		if prompt, notes, err = promptMessages(o, true); err != nil {
+	case question.has("instruction", "prompt", "question", "query", "messages", "conversations", "conversation", "context"):
+		if prompt, notes, err = promptMessages(question, true); err != nil {
 			return Row{}, err
 		}
 	default:
-		return Row{}, o.missing("the question, as a string or a list of messages, or dialogues under chosen and rejected", "prompt",
+		return Row{}, question.missing("the question, as a string or a list of messages, or dialogues under chosen and rejected", "prompt",
 			"question", "instruction", "conversations", "messages", "context")
 	}
 	r, err := pairRow(prompt, chosen, rejected, notes)
@@ -40,7 +47,7 @@ func preferenceRow(o object) (Row, *RowError) {
 		return r, err
 	}
 	r.Margin = margin
-	return withMeta(r, o)
+	return withMeta(r, question)
 }
 
 // isWhole says whether an answer brings its question along.

@@ -29,6 +29,12 @@ func rowHash(r Row) [16]byte {
 		h.number(2)
 	}
 	h.text(string(r.Tools))
+	if len(r.Tokens) > 0 {
+		h.number(len(r.Tokens))
+		for _, t := range r.Tokens {
+			h.tokens(t)
+		}
+	}
 	var sum [16]byte
 	copy(sum[:], h.Sum(nil))
 	return sum
@@ -39,6 +45,9 @@ func rowHash(r Row) [16]byte {
 func promptHash(r Row) [16]byte {
 	h := hasher{Hash: sha256.New()}
 	h.messages(r.Messages)
+	if len(r.Tokens) > 0 {
+		h.tokens(r.Tokens[0].prompt())
+	}
 	var sum [16]byte
 	copy(sum[:], h.Sum(nil))
 	return sum
@@ -56,6 +65,17 @@ func (h hasher) number(n int) {
 func (h hasher) text(s string) {
 	h.number(len(s))
 	h.Write([]byte(s))
+}
+
+func (h hasher) tokens(t TokenSequence) {
+	h.number(len(t.IDs))
+	for i, id := range t.IDs {
+		n := int(id) << 1
+		if t.Trained != nil && t.Trained[i] {
+			n |= 1
+		}
+		h.number(n)
+	}
 }
 
 func (h hasher) messages(list []Message) {

@@ -2,10 +2,10 @@ package data
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 )
@@ -25,7 +25,7 @@ type Dataset struct {
 }
 
 // Load reads, converts and encodes all sources for UseSFT, UsePretrain,
-// UseRankings or UsePrompts. Rows keep the order of the files whatever the number
+// UseRankings, UsePrompts or UseKTO. Rows keep the order of the files whatever the number
 // of workers; the text isn't kept. The error names the file and row; it is at most
 // two lines.
 //
@@ -93,24 +93,38 @@ func ReadRows(ctx context.Context, sources []Source, opt Options) ([]Row, *Stats
 	return rows, p.stats, nil
 }
 
-// expandFiles replaces patterns (*, ?, [...]) by the files they match.
-func expandFiles(files []string) ([]string, error) {
-	var out []string
-	for _, f := range files {
-		if _, err := os.Stat(f); err == nil || !strings.ContainsAny(f, "*?[") {
-			out = append(out, f)
-			continue
-		}
-		found, err := filepath.Glob(f)
-		if err != nil {
-			return nil, fmt.Errorf("data file pattern %q: %w", f, err)
-		}
-		if len(found) == 0 {
-			return nil, fmt.Errorf("data file pattern %q matches no file", f)
-		}
-		out = append(out, found...)
+// ErrEnough ends ScanRows without being an error.
+var ErrEnough = errors.New("enough rows")
+
+// ScanRows reads and converts all sources as ReadRows does, but hands each row to
+// each instead of keeping it, until that returns an error. Rows of the held-out
+// split aren't marked, for that is known only at the end.
+func ScanRows(ctx context.Context, sources []Source, opt Options, each func(Row) error) (*Stats, error) {
+	opt, err := opt.withDefaults()
+	if err != nil {
+		return nil, err
 	}
-	return out, nil
+	p, err := newPipeline(sources, opt, nil)
+	if err != nil {
+		return nil, err
+	}
+	b := &builder{hashes: make(map[[16]byte]bool)}
+	err = p.run(ctx, func(p *pipeline, src int, o outcome) error {
+		keep, err := b.judge(p, src, o)
+		if keep {
+			o.row.Source, o.row.HeldOut = p.sources[src].Name, p.stats.Sources[src].Eval
+			err = each(o.row)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrEnough) {
+		return nil, err
+	}
+	if err == nil && len(b.hashes) == 0 {
+		return nil, p.emptyErr()
+	}
+	p.stats.finish()
+	return p.stats, nil
 }
 
 // newPipeline checks the sources. Separate evaluation sources are read first,
@@ -127,10 +141,10 @@ func newPipeline(sources []Source, opt Options, enc *rowEncoder) (*pipeline, err
 	weighted := 0
 	for i, s := range append(sources[:len(sources):len(sources)], opt.Eval.Sources...) {
 		var err error
-		if s.Files, err = expandFiles(s.Files); err != nil {
+		if s, err = s.withDefaults(); err != nil {
 			return nil, err
 		}
-		if s, err = s.withDefaults(); err != nil {
+		if s.Files, err = expandFiles(s.Files, s.splitsOf(i >= len(sources))); err != nil {
 			return nil, err
 		}
 		// Two sources may be called alike (train.jsonl in two folders); their
@@ -244,7 +258,7 @@ func (b *builder) take(p *pipeline, src int, o outcome) error {
 		if len(b.store.seqs) == math.MaxUint32 {
 			return fmt.Errorf("more than %d sequences: train on fewer files at once", math.MaxUint32)
 		}
-		b.store.add(seq, seqRef{source: uint16(src), file: uint16(o.file), hash: hash64(o.hash),
+		b.store.add(seq, seqRef{source: uint16(src), file: uint16(o.file), hash: hash64(o.hash), verdict: seq.verdict,
 			line: uint32(o.row.Where.Line), element: uint32(o.row.Where.Element)})
 		if p.opt.Use.byPrompt() {
 			b.sides = append(b.sides, o.side)
@@ -336,6 +350,7 @@ type Sequence struct {
 	IDs     []int32
 	Trained []bool
 	Answers []Answer // of a ranking, best first; they make up the sequence
+	Label   *bool    // of a labelled answer
 	Source  string
 	Where   Location
 	HeldOut bool
@@ -364,6 +379,10 @@ func (d *Dataset) Sequence(i int) (seq Sequence, ok bool) {
 	seq.Trained = make([]bool, len(seq.IDs))
 	for t := range seq.Trained {
 		seq.Trained[t] = d.store.trained(uint32(i), t)
+	}
+	if ref.verdict != 0 {
+		good := ref.verdict > 0
+		seq.Label = &good
 	}
 	parts := d.store.partsOf(uint32(i))
 	for k, p := range parts {

@@ -251,7 +251,7 @@ func TestLoadErrors(t *testing.T) {
 		{"no source", nil, Options{}, "no data"},
 		{"no file", []Source{{}}, Options{}, "names no file"},
 		{"absent file", []Source{{Files: []string{"absent.jsonl"}}}, Options{}, "absent.jsonl"},
-		{"folder", []Source{{Files: []string{t.TempDir()}}}, Options{}, "is a folder"},
+		{"folder", []Source{{Files: []string{t.TempDir()}}}, Options{}, "holds no data file"},
 		{"pattern", []Source{{Files: []string{"absent*.jsonl"}}}, Options{}, "matches no file"},
 		{"empty file", []Source{{Files: []string{write(t, "e.json", "")}}}, Options{}, "holds no rows"},
 		{"empty list", []Source{{Files: []string{write(t, "e.json", "[]")}}}, Options{}, "holds no rows"},

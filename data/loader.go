@@ -94,6 +94,9 @@ func NewLoader(d *Dataset, part Part, opt LoaderOptions) (*Loader, error) {
 	if part == EvalPart {
 		lists, weights = d.eval, nil
 	}
+	if d.use == UseKTO {
+		return nil, fmt.Errorf("labelled answers can be read and shown, but no objective trains on them yet")
+	}
 	l := &Loader{d: d, opt: opt}
 	for _, list := range lists {
 		l.rows += len(list)

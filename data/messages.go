@@ -77,6 +77,9 @@ func parseMessage(raw json.RawMessage, path string, columns map[string]string) (
 			"unknown role %q: expected system, user, assistant or tool (or human, gpt, function_call, observation)", clip(name, 40))
 	}
 	m := Message{Role: role, Extra: o.extra()}
+	if m.Extra, err = o.normalExtra(m); err != nil {
+		return m, nil, err
+	}
 	content, found := o.get("content", "value", "text")
 	switch {
 	case content == nil && hasField(m, "tool_calls"):
@@ -89,7 +92,7 @@ func parseMessage(raw json.RawMessage, path string, columns map[string]string) (
 		}
 	}
 	if strings.EqualFold(name, "function_call") {
-		if calls, ok := toolCalls(m.Content); ok {
+		if calls, ok := callsOfText(m.Content); ok {
 			m.Content = ""
 			m.Extra = append(m.Extra, chat.Field{Name: "tool_calls", Value: calls})
 			return m, nil, nil
@@ -151,38 +154,6 @@ func contentOf(raw json.RawMessage, path string) (string, *RowError) {
 		b.WriteString(*p.Text)
 	}
 	return b.String(), nil
-}
-
-// toolCalls turns ShareGPT's function_call text, {"name": ..., "arguments": ...}
-// or a list of these, into OpenAI's tool_calls list.
-func toolCalls(text string) (json.RawMessage, bool) {
-	raw := json.RawMessage(strings.TrimSpace(text))
-	calls := []json.RawMessage{raw}
-	if kindOf(raw) == kindList {
-		if json.Unmarshal(raw, &calls) != nil || len(calls) == 0 {
-			return nil, false
-		}
-	}
-	type function struct {
-		Name      string          `json:"name"`
-		Arguments json.RawMessage `json:"arguments"`
-	}
-	type call struct {
-		Type     string   `json:"type"`
-		Function function `json:"function"`
-	}
-	list := make([]call, len(calls))
-	for i, c := range calls {
-		f := &list[i].Function
-		list[i].Type = "function"
-		if json.Unmarshal(c, f) != nil || f.Name == "" {
-			return nil, false
-		}
-		if f.Arguments == nil {
-			f.Arguments = json.RawMessage("{}")
-		}
-	}
-	return marshal(list), true
 }
 
 // FlattenTools rewrites a chat for a template that knows nothing of tools: a

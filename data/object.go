@@ -14,6 +14,7 @@ type object struct {
 	fields  map[string]json.RawMessage
 	columns map[string]string
 	path    string // "messages[2]." inside a list, for errors
+	cells   bool   // the values are the texts of a CSV record's cells
 }
 
 // columnNames are the fields that formats read and Columns can map. The first
@@ -27,10 +28,10 @@ var columnNames = [][]string{
 	{"history"},
 	{"conversations", "conversation"},
 	{"messages"},
-	{"tools"},
+	{"tools", "functions"},
 	{"instances"},
-	{"chosen", "response_j"},
-	{"rejected", "response_k"},
+	{"chosen", "response_j", "preferred_output"},
+	{"rejected", "response_k", "non_preferred_output"},
 	{"answers", "responses", "completions"},
 	{"ranks", "rankings", "ranking", "rank"},
 	{"scores", "score"},
@@ -40,7 +41,11 @@ var columnNames = [][]string{
 	{"score_rejected", "rejected_score"},
 	{"text", "content"},
 	{"gt_answer", "reference", "ground_truth"},
+	{"test_cases"},
 	{"category"},
+	{"input_ids"},
+	{"labels"},
+	{"inputs_decode"},
 	{"from", "role"},
 	{"value"},
 }
@@ -145,7 +150,11 @@ func (o object) get(fields ...string) (raw json.RawMessage, found string) {
 		if n == f && o.taken(f) {
 			continue
 		}
-		if raw, ok := o.fields[n]; ok && kindOf(raw) != kindNull {
+		raw, ok := o.fields[n]
+		if ok && kindOf(raw) == kindString {
+			raw = uncell(raw, f, o.cells)
+		}
+		if ok && raw != nil && kindOf(raw) != kindNull {
 			return raw, n
 		}
 	}

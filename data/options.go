@@ -28,7 +28,8 @@ const (
 	FormatHH Format = "hh"
 	// FormatPreference: chosen and rejected as text, a message or messages,
 	// with the prompt as text or messages, or inside both (DPO sets of
-	// LLaMA-Factory, TRL, ColossalChat; response_j and response_k).
+	// LLaMA-Factory, TRL, ColossalChat; response_j and response_k); OpenAI's input,
+	// preferred_output and non_preferred_output.
 	FormatPreference Format = "preference"
 	// FormatRanking: a prompt, K answers, and their ranks or scores.
 	FormatRanking Format = "ranking"
@@ -41,11 +42,15 @@ const (
 	FormatPrompts Format = "prompts"
 	// FormatText: text or content, or a plain text file.
 	FormatText Format = "text"
+	// FormatTokens: token ids that another program made (ColossalChat's prepared
+	// sets): input_ids, [labels]; chosen_input_ids and rejected_input_ids with
+	// loss masks; or prompt and completion as ids with a label.
+	FormatTokens Format = "tokens"
 )
 
 // Formats lists the formats that can be named, in the order of detection.
 func Formats() []Format {
-	return []Format{FormatVotes, FormatHH, FormatRanking, FormatPreference, FormatKTO, FormatSelfInstruct,
+	return []Format{FormatTokens, FormatVotes, FormatHH, FormatRanking, FormatPreference, FormatKTO, FormatSelfInstruct,
 		FormatShareGPT, FormatMessages, FormatAlpaca, FormatPrompts, FormatText}
 }
 
@@ -115,8 +120,12 @@ const (
 type Source struct {
 	// Name shows in statistics and metrics and keys the source's shuffle. Empty:
 	// the first file's name without directory and extensions.
-	Name   string
-	Files  []string
+	Name string
+	// Files are files, patterns, or folders (see expandFiles).
+	Files []string
+	// Split is the split of a folder that is taken. Empty: train, and of a source
+	// for evaluation validation, else test.
+	Split  string
 	Format Format // FormatAuto: detected for each file from its first rows
 	// Columns maps a format's field to the file's: {prompt: question}.
 	Columns map[string]string
@@ -233,6 +242,8 @@ func (o Options) checkEncoding() error {
 		cut = "a cut answer isn't the one that was ranked"
 	case UsePrompts:
 		cut = "a cut prompt asks something else"
+	case UseKTO:
+		cut = "a cut answer isn't the one that was judged"
 	default:
 		return fmt.Errorf("data for %q isn't encoded as single sequences: read its rows with ReadRows", o.Use)
 	}
@@ -294,10 +305,11 @@ func oneOf[T ~string](key string, got T, allowed ...T) error {
 }
 
 // baseName is a file's name without directory and without its last extensions
-// (also the one below .gz).
+// (also the one below .gz or .zst).
 func baseName(path string) string {
+	path = strings.TrimRight(path, `/\`)
 	name := path[strings.LastIndexAny(path, `/\`)+1:]
-	name = strings.TrimSuffix(name, ".gz")
+	name = strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".zst")
 	if dot := strings.LastIndexByte(name, '.'); dot > 0 {
 		name = name[:dot]
 	}

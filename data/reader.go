@@ -13,14 +13,18 @@ import (
 	"strings"
 	"sync/atomic"
 	"unicode/utf8"
+
+	"github.com/klauspost/compress/zstd"
 )
 
-// Record is one raw row of a file: JSON of any type, or a text document.
+// Record is one raw row of a file: JSON of any type, or a text document. A row of a table is an object of its columns.
 type Record struct {
 	Where  Location
 	JSON   []byte // owned by the receiver
 	Text   string
 	IsText bool
+	// Cells says that the row came from CSV: its values are strings, whatever they stand for.
+	Cells bool
 }
 
 // Reader reads the records of one file, one by one, without holding more than
@@ -33,9 +37,11 @@ type Reader struct {
 	line  int // lines read so far
 	buf   []byte
 
-	file io.Closer
-	read atomic.Int64 // raw bytes taken from the file
-	size int64
+	file   io.Closer
+	packed string        // how the file is compressed, "" if it isn't
+	unpack *zstd.Decoder // to be closed, for zstd
+	read   atomic.Int64  // raw bytes taken from the file
+	size   int64
 }
 
 // ReaderOptions govern Open.
@@ -61,38 +67,76 @@ func Open(path string, opt ReaderOptions) (*Reader, error) {
 		f.Close()
 		return nil, err
 	}
-	r, err := NewReader(f, path, opt)
+	r, err := newReader(f, f, info.Size(), path, opt)
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	r.file, r.size = f, info.Size()
+	r.file = f
 	return r, nil
 }
 
 // NewReader reads records from a stream. name shows in errors, and its
-// extension helps to tell text from JSON.
+// extension helps to tell text from JSON. Parquet needs a src that is an
+// io.ReaderAt and has a Size, as bytes.Reader.
 func NewReader(src io.Reader, name string, opt ReaderOptions) (*Reader, error) {
-	r := &Reader{name: name, limit: opt.MaxRowBytes}
+	if at, ok := src.(interface {
+		io.ReaderAt
+		Size() int64
+	}); ok {
+		return newReader(src, at, at.Size(), name, opt)
+	}
+	return newReader(src, nil, 0, name, opt)
+}
+
+// newReader finds out what a file is; at is nil for a stream.
+func newReader(src io.Reader, at io.ReaderAt, size int64, name string, opt ReaderOptions) (*Reader, error) {
+	r := &Reader{name: name, limit: opt.MaxRowBytes, size: size}
 	if r.limit <= 0 {
 		r.limit = DefaultMaxRowBytes
 	}
 	raw := bufio.NewReaderSize(&countingReader{src, &r.read}, 64<<10)
-	magic, err := raw.Peek(6)
+	magic, err := raw.Peek(8)
 	if err != nil && err != io.EOF {
 		return nil, r.fileErr("%v", err)
 	}
-	var plain io.Reader = raw
-	if bytes.HasPrefix(magic, []byte{0x1f, 0x8b}) {
+	plain := raw
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		gz, err := gzip.NewReader(raw)
 		if err != nil {
 			return nil, r.fileErr("broken gzip header: %v", err)
 		}
-		plain = gz
-	} else if what := foreignFormat(magic); what != "" {
-		return nil, r.fileErr("%s: expected JSON, JSONL or text, plain or gzipped; convert it first", what)
+		r.packed, plain = "gzip", bufio.NewReaderSize(gz, sniffBytes)
+	case bytes.HasPrefix(magic, []byte("\x28\xb5\x2f\xfd")):
+		if r.unpack, err = zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow)); err != nil {
+			return nil, r.fileErr("%v", err)
+		}
+		r.packed, plain = "zstd", bufio.NewReaderSize(r.unpack, sniffBytes)
+	case bytes.HasPrefix(magic, []byte("PAR1")) || bytes.HasPrefix(magic, []byte("PARE")):
+		if at == nil {
+			return nil, r.fileErr("a Parquet file can't be read from a stream: name a file")
+		}
+		return r.openParquet(at)
+	case isArrow(magic, name) && at != nil:
+		return r.openArrow(at, nil)
 	}
-	r.in = bufio.NewReaderSize(plain, sniffBytes)
+	if r.packed != "" {
+		if magic, err = plain.Peek(8); err != nil && err != io.EOF {
+			return nil, r.readErr(err)
+		}
+		at = nil
+	}
+	if isArrow(magic, name) {
+		return r.openArrow(nil, plain)
+	}
+	if what := foreignFormat(magic); what != "" {
+		return nil, r.fileErr("%s: expected JSON, JSONL, CSV, Parquet, Arrow or text, plain or packed with gzip or zstd; convert it first", what)
+	}
+	r.in = plain
+	if plain.Size() < sniffBytes {
+		r.in = bufio.NewReaderSize(plain, sniffBytes)
+	}
 	if bom, _ := r.in.Peek(3); bytes.Equal(bom, []byte{0xef, 0xbb, 0xbf}) {
 		r.in.Discard(3)
 	} else if bytes.HasPrefix(bom, []byte{0xff, 0xfe}) || bytes.HasPrefix(bom, []byte{0xfe, 0xff}) {
@@ -112,6 +156,10 @@ func NewReader(src io.Reader, name string, opt ReaderOptions) (*Reader, error) {
 			TextLines: r.nextLine, TextParagraphs: r.nextParagraph, TextFile: r.nextFile}[mode]
 		if r.next == nil {
 			return nil, r.fileErr("unknown text mode %q", mode)
+		}
+	case layoutCSV:
+		if err := r.openCSV(head); err != nil {
+			return nil, err
 		}
 	case layoutLines:
 		r.next = r.nextJSONLine
@@ -140,6 +188,9 @@ func (r *Reader) Size() int64 { return r.size }
 
 // Close closes the file.
 func (r *Reader) Close() error {
+	if r.unpack != nil {
+		r.unpack.Close()
+	}
 	if r.file == nil {
 		return nil
 	}
@@ -167,8 +218,11 @@ func (r *Reader) readErr(err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return r.fileErr("the compressed file ends too early, after line %d: it was cut off; fetch it again", r.line)
-	case errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader):
-		return r.fileErr("the compressed file is damaged, after line %d: %v", r.line, err)
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return r.fileErr("the compressed file needs a window of more than %d MiB: compress it without --long", maxWindow>>20)
+	case errors.As(err, new(*os.PathError)):
+	case r.packed != "":
+		return r.fileErr("the %s file is damaged, after line %d: %v; fetch it again", r.packed, r.line, err)
 	}
 	return r.fileErr("reading failed after line %d: %v", r.line, err)
 }
@@ -177,8 +231,9 @@ func (r *Reader) readErr(err error) error {
 // might well bring and that this reader doesn't read.
 func foreignFormat(magic []byte) string {
 	for _, f := range []struct{ prefix, name string }{
-		{"PAR1", "a Parquet file"}, {"ARROW1", "an Arrow file"}, {"PK\x03\x04", "a zip archive"},
-		{"\x28\xb5\x2f\xfd", "a zstd file"}, {"\xfd7zXZ", "an xz file"}, {"BZh", "a bzip2 file"}, {"%PDF", "a PDF"},
+		{"PK\x03\x04", "a zip archive"}, {"\xfd7zXZ", "an xz file"}, {"BZh", "a bzip2 file"}, {"%PDF", "a PDF"},
+		{"PAR1", "a Parquet file inside of a compressed one"}, {"\x28\xb5\x2f\xfd", "a file that is compressed twice"},
+		{"\x1f\x8b", "a file that is compressed twice"}, {"\x89HDF", "an HDF5 file"}, {"SQLite ", "an SQLite database"},
 	} {
 		if bytes.HasPrefix(magic, []byte(f.prefix)) {
 			return f.name
@@ -187,12 +242,28 @@ func foreignFormat(magic []byte) string {
 	return ""
 }
 
+// maxWindow is the largest window of zstd that is made room for: that of its option --long.
+const maxWindow = 128 << 20
+
+// extension is a file's extension in lower case, below that of a compression.
+func extension(name string) string {
+	name = strings.ToLower(name)
+	for _, packed := range []string{".gz", ".zst", ".zstd"} {
+		if rest, ok := strings.CutSuffix(name, packed); ok {
+			name = rest
+			break
+		}
+	}
+	return filepath.Ext(name)
+}
+
 // layout is how records lie in a file.
 type layout int
 
 const (
 	layoutUnknown layout = iota
 	layoutText
+	layoutCSV
 	layoutLines  // a JSON value on each line
 	layoutList   // one JSON list
 	layoutValues // JSON values one behind the other, over several lines
@@ -201,8 +272,10 @@ const (
 // layout decides by the file's first bytes and, where these leave it open, by
 // its name. whole says that head is all there is.
 func (r *Reader) layout(head []byte, whole bool) layout {
-	ext := strings.ToLower(filepath.Ext(strings.TrimSuffix(strings.ToLower(r.name), ".gz")))
+	ext := extension(r.name)
 	switch ext {
+	case ".csv", ".tsv", ".tab":
+		return layoutCSV
 	case ".txt", ".text", ".md", ".markdown":
 		return layoutText
 	}

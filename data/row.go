@@ -23,16 +23,20 @@ type Message = chat.Message
 // Location says where a row came from.
 type Location struct {
 	File string `json:"file"`
-	// Line is the line on which the record begins, from 1.
-	Line int `json:"line"`
-	// Element is the record's place in a JSON list, from 1; 0 for files that
-	// hold one record a line.
+	// Line is the line on which the record begins, from 1; 0 for Parquet and
+	// Arrow, which have no lines.
+	Line int `json:"line,omitempty"`
+	// Element is the record's place in a JSON list, or the number of the row in
+	// Parquet and Arrow, from 1; 0 for files that hold one record a line.
 	Element int `json:"element,omitempty"`
 }
 
-// String is "file:line", or "file: element N (line L)" for a JSON list.
+// String is "file:line", or "file: element N (line L)" for a JSON list, or
+// "file: row N".
 func (l Location) String() string {
 	switch {
+	case l.Element > 0 && l.Line == 0:
+		return fmt.Sprintf("%s: row %d", l.File, l.Element)
 	case l.Element > 0:
 		return fmt.Sprintf("%s: element %d (line %d)", l.File, l.Element, l.Line)
 	case l.Line > 0:
@@ -51,6 +55,7 @@ func (l Location) String() string {
 //	pair        Messages is the shared prompt; Chosen and Rejected continue it
 //	ranking     Messages is the shared prompt; Ranked and Ranks
 //	labelled    Messages, whose last answer is good or bad as Label says
+//	prepared    Tokens: one sequence, or the better and the worse of a pair
 type Row struct {
 	Format   Format
 	Where    Location
@@ -72,14 +77,20 @@ type Row struct {
 	// file's scores; 0 where it isn't known.
 	Margin float64
 
-	// Tools is the list of functions that the chat may call, as raw JSON in the
-	// form the file had it; nil where there is none.
+	// Tools is the list of functions that the chat may call, as JSON in OpenAI's
+	// form, [{type, function: {name, ...}}]; nil where there is none.
 	Tools json.RawMessage
 	// Reference is the expected answer of a prompt, where the file has one
 	// (gt_answer, reference, ...), for rewards by rule.
 	Reference string
+	// TestCases are the inputs and outputs by which an answer that is a program is
+	// judged, as the file has them: {"inputs": [...], "outputs": [...]}.
+	TestCases json.RawMessage
 	// Category is the file's own grouping of rows, where it has one.
 	Category string
+
+	// Tokens are what a file holds that was tokenised by another program.
+	Tokens []TokenSequence
 
 	// Source is the name of the row's Source, and HeldOut says that it is kept for
 	// evaluation; ReadRows sets both.

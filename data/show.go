@@ -37,6 +37,9 @@ func Show(w io.Writer, seq Sequence, decode func(ids []int32) (string, error), o
 	if seq.HeldOut {
 		held = ", held out"
 	}
+	if seq.Label != nil {
+		held += map[bool]string{true: ", labelled good", false: ", labelled bad"}[*seq.Label]
+	}
 	fmt.Fprintf(&b, "%s (%s): %d tokens, %d trained%s\n", printable(seq.Where.String()), seq.Source, len(seq.IDs), trained, held)
 	answers := seq.Answers
 	if len(answers) == 0 {

@@ -26,6 +26,7 @@ type seqRef struct {
 	block, start, length uint32
 	line, element        uint32
 	source, file         uint16
+	verdict              int8 // of a labelled answer: 1 good, -1 bad
 	// hash identifies the content of the row; the pieces of a split row share it.
 	hash uint64
 }

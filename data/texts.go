@@ -8,6 +8,11 @@ func (r Row) Texts() []string {
 	if r.Text != "" {
 		out = append(out, r.Text)
 	}
+	for _, t := range r.Tokens {
+		if t.Text != "" {
+			out = append(out, t.Text)
+		}
+	}
 	add := func(list []Message) {
 		for _, m := range list {
 			if m.Content != "" {

@@ -44,6 +44,8 @@ func (r Row) asChat(use Use) ([]Row, *RowError) {
 	switch {
 	case r.Text != "":
 		return []Row{r}, nil
+	case len(r.Tokens) > 0:
+		return r.tokensAsChat(use)
 	case r.Label != nil && !*r.Label:
 		return nil, rowErr(ReasonLabelledBad, "label", "the answer is labelled as bad")
 	case r.Chosen != nil:
@@ -73,7 +75,29 @@ func (r Row) asChat(use Use) ([]Row, *RowError) {
 	return []Row{r}, nil
 }
 
+// tokensAsChat is asChat for rows that hold tokens.
+func (r Row) tokensAsChat(use Use) ([]Row, *RowError) {
+	switch {
+	case r.Label != nil && !*r.Label:
+		return nil, rowErr(ReasonLabelledBad, "label", "the answer is labelled as bad")
+	case len(r.Tokens) > 1:
+		r.Tokens = r.Tokens[:1:1]
+		r.Notes = append(r.Notes[:len(r.Notes):len(r.Notes)], NoteBestAnswer)
+	}
+	if r.Tokens[0].Trained == nil && use != UsePretrain {
+		return nil, rowErr(ReasonMissingField, "labels", "missing: expected the labels of an answer to train on; the row has only a question")
+	}
+	return []Row{r}, nil
+}
+
 func (r Row) asPrompt() ([]Row, *RowError) {
+	if len(r.Tokens) > 0 {
+		r.Tokens, r.Label = []TokenSequence{r.Tokens[0].prompt()}, nil
+		if len(r.Tokens[0].IDs) == 0 {
+			return nil, rowErr(ReasonEmptyPrompt, "", "the row asks nothing")
+		}
+		return []Row{r}, nil
+	}
 	if r.Text != "" {
 		return nil, rowErr(ReasonNotFit, "", "plain text is no prompt; name the format prompts if it is one")
 	}
@@ -100,8 +124,8 @@ func (r Row) asPrompt() ([]Row, *RowError) {
 
 func (r Row) asPairs() ([]Row, int, *RowError) {
 	r, ties, err := r.asRanking()
-	if err != nil {
-		return nil, ties, err
+	if err != nil || len(r.Tokens) > 0 {
+		return []Row{r}, ties, err
 	}
 	pairs, _ := r.Pairs()
 	pairs[0].Notes = r.Notes
@@ -114,6 +138,12 @@ func (r Row) asPairs() ([]Row, int, *RowError) {
 func (r Row) asRanking() (ranking Row, ties int, err *RowError) {
 	fields := []string{"answers"}
 	switch {
+	case len(r.Tokens) == 2:
+		if reflect.DeepEqual(r.Tokens[0].IDs, r.Tokens[1].IDs) {
+			return r, 1, rowErr(ReasonAllTied, "", "no answer is better than another")
+		}
+		r.Ranks = []int{1, 2}
+		return r, 0, nil
 	case r.Chosen != nil:
 		fields = []string{"chosen", "rejected"}
 		r.Ranked, r.Ranks, r.Scores = [][]Message{r.Chosen, r.Rejected}, []int{1, 2}, nil
@@ -167,6 +197,11 @@ func (r Row) asLabelled() ([]Row, *RowError) {
 	switch {
 	case r.Label != nil:
 		return []Row{r}, nil
+	case len(r.Tokens) == 2:
+		a, b := r, r
+		a.Tokens, a.Label = r.Tokens[:1:1], &good
+		b.Tokens, b.Label = r.Tokens[1:], &bad
+		return []Row{a, b}, nil
 	case r.Ranked != nil:
 		better, worse = r.Ranked[0], r.Ranked[len(r.Ranked)-1]
 	case r.Chosen == nil:

@@ -43,8 +43,20 @@ func blocks(text, language string) []string {
 // Every example row is detected as the format under whose heading it stands, and read.
 func TestDataFormats(t *testing.T) {
 	seen := map[string]bool{}
+	type example struct {
+		rows string
+		use  data.Use
+	}
 	for _, s := range sections(t, "data-formats.md") {
+		var examples []example
 		for _, rows := range blocks(s.text, "json") {
+			examples = append(examples, example{rows, use(data.Format(s.name))})
+		}
+		for _, rows := range blocks(s.text, "json prompts") { // rows that have no answer
+			examples = append(examples, example{rows, data.UsePrompts})
+		}
+		for _, e := range examples {
+			rows := e.rows
 			seen[s.name] = true
 			t.Run(s.name, func(t *testing.T) {
 				file := filepath.Join(t.TempDir(), "rows.jsonl")
@@ -52,7 +64,7 @@ func TestDataFormats(t *testing.T) {
 					t.Fatal(err)
 				}
 				got, stats, err := data.ReadRows(context.Background(), []data.Source{{Files: []string{file}}},
-					data.Options{Use: use(data.Format(s.name)), BadRows: data.BadRowsStrict})
+					data.Options{Use: e.use, BadRows: data.BadRowsStrict})
 				if err != nil {
 					t.Fatal(err)
 				}

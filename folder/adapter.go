@@ -1,6 +1,8 @@
 package folder
 
 import (
+	"fmt"
+
 	"ringtail/chat"
 	"ringtail/tokenizer"
 )
@@ -47,3 +49,13 @@ func (a *adapter) BOS() string             { return a.tok.Config().BOS }
 func (a *adapter) EOS() string             { return a.tok.Config().EOS }
 func (a *adapter) PAD() string             { return a.tok.Config().PAD }
 func (a *adapter) UNK() string             { return a.tok.Config().UNK }
+
+// DecodeTokens is the text of tokens that another program made; the error names an id that the vocabulary lacks.
+func (a *adapter) DecodeTokens(ids []int32) (string, error) {
+	for _, id := range ids {
+		if _, ok := a.tok.Token(id); !ok {
+			return "", fmt.Errorf("the tokenizer has no token %d", id)
+		}
+	}
+	return a.tok.Decode(ids, false), nil
+}

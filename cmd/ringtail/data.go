@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -19,30 +20,61 @@ type dataCmd struct {
 
 // dataFlags name data and how it is read.
 type dataFlags struct {
-	Data      []string `arg:"" placeholder:"FILE" help:"Data files"`
-	Model     string   `required:"" placeholder:"DIR|FILE" help:"Model folder or tokenizer.json, for tokens and chat template"`
+	Data      []string `arg:"" placeholder:"FILE" help:"Data files, patterns or folders"`
+	Model     string   `placeholder:"DIR|FILE" help:"Model folder or tokenizer.json, for tokens and chat template"`
 	Template  string   `placeholder:"NAME|FILE" help:"Chat template; default: the model's"`
 	Format    string   `placeholder:"NAME" help:"Row format; default: detected"`
-	Use       string   `default:"sft" enum:"sft,pretrain" help:"What the rows are for: sft or pretrain"`
+	Split     string   `placeholder:"NAME" help:"Split of a folder; default: train"`
+	Use       string   `default:"chat" enum:"chat,text,rankings,pairs,prompts,labelled,sft,pretrain,kto" help:"What the rows are for: chat, text, rankings, prompts or labelled"`
 	TrainOn   string   `default:"" enum:",assistant,last,all" help:"Tokens that count in the loss: assistant, last or all"`
 	MaxTokens int      `default:"0" help:"Longest row in tokens; 0: no limit"`
 	TooLong   string   `default:"drop" enum:"error,drop,split,truncate" help:"What happens to longer rows: error, drop, split or truncate"`
 	BadRows   string   `default:"skip" enum:"error,skip,strict" help:"What happens to broken rows: error, skip or strict"`
 }
 
-func (f dataFlags) load(e *env) (*data.Dataset, *folder.Text, error) {
+// use is what the rows are read for; whole says that rows are wanted as a file has them, of which a pair is more than a
+// ranking of two.
+func (f dataFlags) use(whole bool) data.Use {
+	switch f.Use {
+	case "chat":
+		return data.UseSFT
+	case "text":
+		return data.UsePretrain
+	case "labelled":
+		return data.UseKTO
+	case "pairs":
+		if !whole {
+			return data.UseRankings
+		}
+	}
+	return data.Use(f.Use)
+}
+
+func (f dataFlags) options(whole bool) ([]data.Source, data.Options, error) {
 	if f.MaxTokens < 0 || f.MaxTokens == 1 {
-		return nil, nil, usagef("--max-tokens %d: give 0 (no limit) or at least 2", f.MaxTokens)
+		return nil, data.Options{}, usagef("--max-tokens %d: give 0 (no limit) or at least 2", f.MaxTokens)
+	}
+	if f.Format != "" && !slices.Contains(data.Formats(), data.Format(f.Format)) {
+		return nil, data.Options{}, usagef("no format %q; there are %v", f.Format, data.Formats())
+	}
+	return []data.Source{{Files: f.Data, Format: data.Format(f.Format), Split: f.Split}},
+		data.Options{Use: f.use(whole), TrainOn: data.TrainOn(f.TrainOn), MaxTokens: f.MaxTokens, TooLong: data.TooLong(f.TooLong),
+			BadRows: data.BadRows(f.BadRows)}, nil
+}
+
+func (f dataFlags) load(e *env) (*data.Dataset, *folder.Text, error) {
+	sources, opt, err := f.options(false)
+	if err != nil {
+		return nil, nil, err
+	}
+	if f.Model == "" {
+		return nil, nil, usagef("--model is needed for tokens: give a model folder or tokenizer.json; data show --json shows rows without")
 	}
 	text, err := folder.Open(f.Model, f.Model, f.Template)
 	if err != nil {
 		return nil, nil, err
 	}
-	if f.Format != "" && !slices.Contains(data.Formats(), data.Format(f.Format)) {
-		return nil, nil, usagef("no format %q; there are %v", f.Format, data.Formats())
-	}
-	set, err := data.Load(e.ctx, []data.Source{{Files: f.Data, Format: data.Format(f.Format)}}, data.Options{Use: data.Use(f.Use),
-		TrainOn: data.TrainOn(f.TrainOn), MaxTokens: f.MaxTokens, TooLong: data.TooLong(f.TooLong), BadRows: data.BadRows(f.BadRows)}, text.Encoder())
+	set, err := data.Load(e.ctx, sources, opt, text.Encoder())
 	return set, text, err
 }
 
@@ -51,9 +83,16 @@ type dataShowCmd struct {
 	From  int    `default:"1" help:"First row shown, from 1"`
 	Count int    `default:"3" help:"Rows shown"`
 	Color string `default:"auto" enum:"auto,always,never" help:"Colours: auto, always or never; without them trained text stands in ⟦ ⟧"`
+	JSON  bool   `help:"Print the rows in normal form, a JSON object a line, without tokens; needs no model"`
 }
 
 func (c *dataShowCmd) Run(e *env) error {
+	if c.From < 1 || c.Count < 1 {
+		return usagef("--from and --count begin at 1")
+	}
+	if c.JSON {
+		return c.showJSON(e)
+	}
 	set, text, err := c.load(e)
 	if err != nil {
 		return err
@@ -61,9 +100,6 @@ func (c *dataShowCmd) Run(e *env) error {
 	colour := c.Color == "always"
 	if f, ok := e.stdout.(*os.File); ok && c.Color == "auto" {
 		colour = term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
-	}
-	if c.From < 1 || c.Count < 1 {
-		return usagef("--from and --count begin at 1")
 	}
 	shown := 0
 	for i := c.From - 1; i < c.From-1+c.Count; i++ {
@@ -86,20 +122,67 @@ func (c *dataShowCmd) Run(e *env) error {
 	return nil
 }
 
+// showJSON prints rows in normal form.
+func (c *dataShowCmd) showJSON(e *env) error {
+	sources, opt, err := c.options(true)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(e.stdout)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	rows := 0
+	_, err = data.ScanRows(e.ctx, sources, opt, func(r data.Row) error {
+		if rows++; rows < c.From {
+			return nil
+		}
+		if err := enc.Encode(r); err != nil {
+			return err
+		}
+		if rows-c.From+1 >= c.Count {
+			return data.ErrEnough
+		}
+		return nil
+	})
+	if err == nil && rows < c.From {
+		err = fmt.Errorf("no row %d: the data has %d that can be used", c.From, rows)
+	}
+	if err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
 type dataStatsCmd struct {
 	dataFlags
 	JSON bool `help:"Print JSON"`
 }
 
 func (c *dataStatsCmd) Run(e *env) error {
-	set, _, err := c.load(e)
+	stats, err := c.stats(e)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
 		enc := json.NewEncoder(e.stdout)
 		enc.SetIndent("", "  ")
-		return enc.Encode(set.Stats)
+		return enc.Encode(stats)
 	}
-	return set.Stats.WriteText(e.stdout)
+	return stats.WriteText(e.stdout)
+}
+
+// stats counts rows, and tokens where a model is named.
+func (c *dataStatsCmd) stats(e *env) (*data.Stats, error) {
+	if c.Model == "" {
+		sources, opt, err := c.options(true)
+		if err != nil {
+			return nil, err
+		}
+		return data.ScanRows(e.ctx, sources, opt, func(data.Row) error { return nil })
+	}
+	set, _, err := c.load(e)
+	if err != nil {
+		return nil, err
+	}
+	return set.Stats, nil
 }
