@@ -2,8 +2,10 @@ package chat
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,11 +21,11 @@ type goldenCase struct {
 	Rendered            *string
 	Error               *string // "" if the rendering fails by itself rather than by raise_exception
 
-	// Optional: what else the template is given, and the texts of its generation blocks (oracle/chat_templates.py).
+	// Optional: what else the template is given, and where its generation blocks are (oracle/chat_templates.py).
 	Tools, Documents, Vars json.RawMessage
 	Tokens                 map[string]string
 	Now                    time.Time
-	Trained                *[]string
+	Trained                *[][2]int // in code points
 }
 
 // options are the variables of the case besides the messages.
@@ -78,6 +80,65 @@ func checkGolden(t *testing.T, c goldenCase) {
 		t.Errorf("got error %v, want %q", err, *c.Rendered)
 	case c.Error == nil && got != *c.Rendered:
 		t.Errorf("got  %q\nwant %q", got, *c.Rendered)
+	case c.Error == nil:
+		r, err := tmpl.RenderSpans(messages, opts)
+		if err != nil && !errors.Is(err, ErrNothingTrained) && !errors.Is(err, ErrAllTrained) {
+			t.Fatal(err)
+		}
+		if r.Text != got {
+			t.Errorf("RenderSpans gives %q, Render %q", r.Text, got)
+		}
+		if c.Trained != nil {
+			checkBlocks(t, r, *c.Trained)
+		} else {
+			checkSpans(t, r, messages)
+		}
+	}
+}
+
+// checkBlocks compares trained bytes with transformers' generation blocks, which are counted in code points.
+func checkBlocks(t *testing.T, r Rendering, blocks [][2]int) {
+	t.Helper()
+	var offsets []int
+	for i := range r.Text {
+		offsets = append(offsets, i)
+	}
+	offsets = append(offsets, len(r.Text))
+	want := make([]bool, len(r.Text))
+	for _, b := range blocks {
+		for i := offsets[b[0]]; i < offsets[b[1]]; i++ {
+			want[i] = true
+		}
+	}
+	got := make([]bool, len(r.Text))
+	for _, s := range r.Trained {
+		for i := s.Start; i < s.End; i++ {
+			got[i] = true
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("trained %q in %q, transformers' blocks are %v", texts(r, r.Trained), r.Text, blocks)
+	}
+}
+
+// checkSpans checks what holds of derived spans under any template: they are in order and apart, each belongs to an
+// assistant's message, and no byte of anything else that was given is trained.
+func checkSpans(t *testing.T, r Rendering, messages []Message) {
+	t.Helper()
+	end := 0
+	for _, s := range r.Trained {
+		if s.Start < end || s.Start >= s.End || s.End > len(r.Text) {
+			t.Fatalf("spans %v of a text of %d bytes", r.Trained, len(r.Text))
+		}
+		end = s.End
+		if s.Message < 0 || messages[s.Message].Role != "assistant" {
+			t.Errorf("%q belongs to no assistant's message", r.Text[s.Start:s.End])
+		}
+		for _, c := range r.Content {
+			if c.Message != s.Message && c.Start < s.End && s.Start < c.End {
+				t.Errorf("trained %q holds %q, of message %d", r.Text[s.Start:s.End], r.Text[c.Start:c.End], c.Message)
+			}
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package chat
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -24,8 +25,13 @@ import (
 //     end-of-turn marker, else the EOS token, else the last special token, and to the end of that text if it holds
 //     none, since it is then all that tells the model to stop. What comes after the marker, such as the newline
 //     after <|im_end|>, isn't trained, for generation stops at the marker.
+//   - Where the template writes nothing behind an answer, the special token that opens the next turn, such as GLM's
+//     <|user|>, is what the model must say to be stopped, and is trained.
+//   - Where it writes one marker at the end of the chat and another before a next turn (gpt-oss: <|return|>, <|end|>),
+//     the one before a next turn isn't trained: it wouldn't stop a generation.
 //
-// The template's end-of-turn marker is the first special token behind an answer in a probe conversation.
+// The template's end-of-turn marker is what special tokens stand first and side by side behind an answer in a probe
+// conversation, up to EOS.
 
 // ErrNothingTrained and ErrAllTrained are wrapped by the errors about a template and a conversation that would train
 // on no byte though the assistant speaks, or on every byte.
@@ -147,31 +153,24 @@ type derivation struct {
 
 // span finds the trained bytes of message i; ok is false if it has none.
 func (d *derivation) span(i int) (s Span, ok bool) {
-	runs := d.runs(i)
+	runs := d.runs(i, len(d.Text))
 	if len(runs) == 0 {
 		return d.spanWithoutContent(i)
 	}
-	// The template's text before and after the answer.
-	around := func(run Span) (gap, tail string, before int) {
-		after := len(d.Text)
-		for _, c := range d.Content {
-			if c.End <= run.Start {
-				before = c.End
-			}
-			if c.Start >= run.End {
-				after = c.Start
-				break
-			}
-		}
-		return d.Text[before:run.Start], d.Text[run.End:after], before
-	}
 	if len(runs) == 1 {
-		gap, tail, before := around(runs[0])
+		gap, tail, before := d.around(runs[0])
 		if k, ok := d.known[knownKey(gap, tail, i == len(d.messages)-1)]; ok {
 			return Span{before + k[0], runs[0].End + k[1], i}, true
 		}
 	}
 	prompt, err := d.render(i, true)
+	alone, aloneErr := d.render(i+1, false)
+	if aloneErr == nil && strings.HasPrefix(d.Text, alone.Text) {
+		// What shows of the message behind its turn, such as the name of a function that a later result is of, isn't said.
+		if within := d.runs(i, len(alone.Text)); len(within) > 0 {
+			runs = within
+		}
+	}
 	exact := err == nil && strings.HasPrefix(d.Text, prompt.Text)
 	run := runs[0]
 	for _, other := range runs[1:] {
@@ -182,7 +181,7 @@ func (d *derivation) span(i int) (s Span, ok bool) {
 			run = other
 		}
 	}
-	gap, tail, before := around(run)
+	gap, tail, before := d.around(run)
 	start := run.Start
 	switch {
 	case exact:
@@ -190,22 +189,46 @@ func (d *derivation) span(i int) (s Span, ok bool) {
 	case err == nil:
 		start = before + d.promptEnd(i, prompt, gap)
 	}
-	end := run.End + d.tailEnd(i, tail)
+	end := run.End
+	if aloneErr == nil {
+		end += d.tailEnd(i, tail, alone)
+	} else {
+		end += d.cut(tail, true)
+	}
 	if len(runs) == 1 && start <= run.Start {
 		d.known[knownKey(gap, tail, i == len(d.messages)-1)] = [2]int{start - before, end - run.End}
 	}
 	return Span{start, end, i}, true
 }
 
+// around is the template's text before and after an answer; before is where the first begins.
+func (d *derivation) around(run Span) (gap, tail string, before int) {
+	after := len(d.Text)
+	for _, c := range d.Content {
+		if c.End <= run.Start {
+			before = c.End
+		}
+		if c.Start >= run.End {
+			after = c.Start
+			break
+		}
+	}
+	return d.Text[before:run.Start], d.Text[run.End:after], before
+}
+
 func knownKey(gap, tail string, last bool) string {
 	return fmt.Sprintf("%t%d:%s%s", last, len(gap), gap, tail)
 }
 
-// runs lists the stretches of the text that come from message i, with nothing but template text inside of each.
-func (d *derivation) runs(i int) []Span {
+// runs lists the stretches of the text before limit that come from message i, with nothing but template text inside of
+// each.
+func (d *derivation) runs(i, limit int) []Span {
 	var runs []Span
 	joins := false
 	for _, c := range d.Content {
+		if c.End > limit {
+			break
+		}
 		if c.Message != i {
 			joins = false
 			continue
@@ -231,22 +254,42 @@ func (d *derivation) promptEnd(i int, prompt jinja.Str, gap string) int {
 	if strings.HasPrefix(gap, tail) {
 		return len(tail)
 	}
-	without, err := d.render(i, false)
-	if err == nil && strings.HasPrefix(prompt.Text, without.Text) {
-		header := prompt.Text[len(without.Text):]
-		if at := strings.LastIndex(gap, header); at >= 0 && header != "" {
-			return at + len(header)
+	if without, err := d.render(i, false); err == nil {
+		if at, ok := d.headerEnd(prompt.Text, without.Text, gap); ok {
+			return at
 		}
 	}
 	return len(gap)
 }
 
-// tailEnd finds how much of the text behind an answer is trained: up to and including the end-of-turn marker.
-func (d *derivation) tailEnd(i int, tail string) int {
-	alone, err := d.render(i+1, false)
-	if err != nil {
-		return d.cut(tail, true)
+// headerEnd finds the end of the assistant's header in text. The header is what a prompt has more than the same chat
+// without; of one that opens more than the turn (<|im_start|>assistant\n<think>\n) as much is taken as is there.
+func (d *derivation) headerEnd(prompt, without, text string) (int, bool) {
+	header := prompt[d.agreement(prompt, without):]
+	cuts := []int{len(header)}
+	for _, s := range specialTokens(header, d.opts) {
+		cuts = append(cuts, s.End)
 	}
+	for at, r := range header {
+		if r == '\n' {
+			cuts = append(cuts, at+1)
+		}
+	}
+	slices.Sort(cuts)
+	for _, n := range slices.Backward(cuts) {
+		if strings.TrimSpace(header[:n]) == "" {
+			break
+		}
+		if at := strings.LastIndex(text, header[:n]); at >= 0 {
+			return at + n, true
+		}
+	}
+	return 0, false
+}
+
+// tailEnd finds how much of the text behind an answer is trained: up to and including the end-of-turn marker. alone is
+// the rendering that ends with the answer.
+func (d *derivation) tailEnd(i int, tail string, alone jinja.Str) int {
 	last, next := -1, len(alone.Text)
 	for _, c := range contentSpans(alone) {
 		if c.Message == i {
@@ -258,8 +301,43 @@ func (d *derivation) tailEnd(i int, tail string) int {
 	if last < 0 {
 		return d.cut(tail, true)
 	}
-	return d.cut(tail[:commonPrefix(tail, alone.Text[last:next])], false)
+	behind := alone.Text[last:next]
+	n := d.agreement(tail, behind)
+	if end := d.cut(tail[:n], false); end < n || len(specialTokens(tail[:n], d.opts)) > 0 {
+		return end
+	}
+	if n == len(behind) { // nothing but white space or words ends the turn
+		return n + d.opener(i, tail[n:])
+	}
+	return n
 }
+
+// opener is the length of the special token that opens the turn after message i, where text begins with one.
+func (d *derivation) opener(i int, text string) int {
+	found := specialTokens(text, d.opts)
+	if i == len(d.messages)-1 || len(found) == 0 || found[0].Start > 0 || text[:found[0].End] == d.opts.BOS || d.endOfTurn() != "" {
+		return 0
+	}
+	return found[0].End
+}
+
+// agreement is how many bytes two texts have in common from the start, without a part of a special token that only one
+// of them has.
+func (d *derivation) agreement(a, b string) int {
+	n := commonPrefix(a, b)
+	from, cut := max(0, n-maxSpecial), n
+	for _, text := range []string{a, b} {
+		for _, s := range specialTokens(text[from:min(len(text), n+maxSpecial)], d.opts) {
+			if from+s.Start < n && n < from+s.End {
+				cut = min(cut, from+s.Start)
+			}
+		}
+	}
+	return cut
+}
+
+// maxSpecial is how long a special token may be to count in agreement.
+const maxSpecial = 200
 
 // cut finds the end of the marker in the text behind an answer. markerOnly says that the text may run into the next
 // turn, so that without a marker none of it is trained.
@@ -288,24 +366,71 @@ func (d *derivation) cut(tail string, markerOnly bool) int {
 func (d *derivation) endOfTurn() string {
 	if !d.probed {
 		d.probed = true
-		d.marker, _ = d.template.probe(d.opts)
+		d.marker = d.template.probe(d.opts).marker
 	}
 	return d.marker
 }
 
-// spanWithoutContent is the span of a message of which no byte shows: one that is empty, or that the template drops.
+// spanWithoutContent is the span of a message of which no byte shows: one that is empty, or that the template drops. It
+// lies between the content before and the content behind, which are found in each rendering.
 func (d *derivation) spanWithoutContent(i int) (Span, bool) {
 	prompt, err := d.render(i, true)
-	if err != nil || !strings.HasPrefix(d.Text, prompt.Text) {
+	if err != nil {
 		return Span{}, false
 	}
 	alone, err := d.render(i+1, false)
-	if err != nil || len(alone.Text) < len(prompt.Text) || !strings.HasPrefix(d.Text, alone.Text) {
+	if err != nil {
 		return Span{}, false
 	}
-	start := len(prompt.Text)
-	end := start + d.cut(alone.Text[start:], false)
-	return Span{start, end, i}, start < end
+	before, gap := gapAfter(d.Text, d.Content, i)
+	_, promptGap := gapAfter(prompt.Text, contentSpans(prompt), i)
+	_, aloneGap := gapAfter(alone.Text, contentSpans(alone), i)
+	start, turnEnd := len(promptGap), d.agreement(gap, aloneGap)
+	if !strings.HasPrefix(gap, promptGap) {
+		without, err := d.render(i, false)
+		if err != nil {
+			return Span{}, false
+		}
+		_, withoutGap := gapAfter(without.Text, contentSpans(without), i)
+		at, ok := d.headerEnd(promptGap, withoutGap, gap)
+		if !ok { // the marker alone, then
+			marker, from := d.endOfTurn(), d.agreement(gap, withoutGap)
+			if at = strings.Index(gap[from:], marker); at < 0 || marker == "" {
+				return Span{}, false
+			}
+			at += from
+		}
+		start = at
+	}
+	end := start
+	switch rest := gap[start:]; {
+	case turnEnd > start:
+		end += d.cut(gap[start:turnEnd], false)
+	case turnEnd == len(aloneGap):
+		end += d.opener(i, rest)
+	}
+	if marker := d.endOfTurn(); end == start && marker != "" && strings.HasPrefix(strings.TrimSpace(gap[start:]), marker) {
+		end += strings.Index(gap[start:], marker) + len(marker) // a history that the template writes otherwise than a chat's end
+	}
+	return Span{before + start, before + end, i}, start < end
+}
+
+// gapAfter is the template's text behind the content of the messages before i, and where it begins.
+func gapAfter(text string, content []Span, i int) (start int, gap string) {
+	last := -1
+	for k, c := range content {
+		if c.Message >= 0 && c.Message < i && (last < 0 || c.Message >= content[last].Message) {
+			last = k
+		}
+	}
+	end := len(text)
+	if last >= 0 {
+		start = content[last].End
+	}
+	if last+1 < len(content) {
+		end = content[last+1].Start
+	}
+	return start, text[start:end]
 }
 
 func commonPrefix(a, b string) int {

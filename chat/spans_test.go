@@ -36,6 +36,25 @@ func texts(r Rendering, spans []Span) []string {
 
 // Templates in the style of published models. What matters here is what they do to the history.
 const (
+	// GLM 4: nothing ends a turn but the token that opens the next one.
+	glm = `[gMASK]<sop>{% for m in messages %}{{ '<|' ~ (m.role if m.role != 'tool' else 'observation') ~ '|>\n' ~ m.content }}
+{%- for call in m.tool_calls or [] %}{{ '\n<tool_call>' ~ call.function.name ~ call.function.arguments | tojson ~ '</tool_call>' }}{% endfor %}
+{%- endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}`
+	// gpt-oss: the last answer ends otherwise than those before it.
+	gptOSS = `{% for m in messages %}{{ '<|start|>' ~ m.role }}{% if m.role == 'assistant' %}<|channel|>final{% endif %}{{ '<|message|>' ~ m.content }}
+{%- if m.tool_calls %}{{ m.tool_calls[0].function.arguments | tojson }}<|call|>{% elif m.role == 'assistant' and loop.last %}<|return|>{% else %}<|end|>{% endif %}
+{%- endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}`
+	// Command R7B: two tokens end a turn.
+	commandR7B = `{% for m in messages %}{{ '<|START_OF_TURN_TOKEN|>' }}{% if m.role == 'assistant' %}<|CHATBOT_TOKEN|><|START_RESPONSE|>{{ m.content }}<|END_RESPONSE|>{% else %}<|USER_TOKEN|>{{ m.content }}{% endif %}<|END_OF_TURN_TOKEN|>{% endfor %}
+{%- if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>{% endif %}`
+	// Gemma 4: a result repeats the name of the function, which came with the assistant's message.
+	gemma4 = `{% for m in messages %}{% if m.role != 'tool' %}{{ '<|turn>' ~ m.role ~ '\n' }}{% endif %}
+{%- for call in m.tool_calls or [] %}{{ '<|tool_call>call:' ~ call.function.name ~ call.function.arguments | tojson ~ '<tool_call|><|tool_response>' }}{% endfor %}
+{%- if m.role == 'tool' %}{{ 'response:' ~ messages[loop.index0 - 1].tool_calls[0].function.name ~ '{' ~ m.content ~ '}<tool_response|>' }}{% elif not m.tool_calls %}{{ m.content ~ '<turn|>\n' }}{% endif %}
+{%- endfor %}{% if add_generation_prompt %}{{ '<|turn>assistant\n' }}{% endif %}`
+	// Mistral with the system message in the last question: every prefix of a chat is written otherwise.
+	systemLast = `{% for m in messages %}{% if m.role == 'user' %}{{ '[INST]' ~ (messages[0].content ~ '\n' if loop.index0 == messages | length - 1 or loop.index0 == messages | length - 2) ~ m.content ~ '[/INST]' }}
+{%- elif m.role == 'assistant' %}{{ m.content ~ '</s>' }}{% endif %}{% endfor %}`
 	// Qwen 3: thinking is shown for answers after the last question only, and those always get a thinking block.
 	qwen3 = `{%- set ns = namespace(last=0) -%}
 {%- for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor -%}
@@ -141,6 +160,15 @@ func TestTrainedSpans(t *testing.T) {
 			[]string{"</s>\n<|user|>\nx</s>", "b</s>"}},
 		{"two answers in a row", mustNew(t, "zephyr", zephyr), []Message{user("a"), bot("b"), bot("c"), user("d")}, s, []string{"b</s>", "c</s>"}},
 		{"assistant first", mustNew(t, "zephyr", zephyr), []Message{bot("b"), user("c"), bot("d")}, s, []string{"<|assistant|>\nb</s>", "d</s>"}},
+		{"opened by the next turn", mustNew(t, "glm", glm), multi, RenderOptions{}, []string{"\nHello. <|user|>", "\n2"}},
+		{"the last turn ends otherwise", mustNew(t, "gpt-oss", gptOSS), noSystem, RenderOptions{},
+			[]string{"<|channel|>final<|message|>Hello. ", "<|channel|>final<|message|>2<|return|>"}},
+		{"two tokens end a turn", mustNew(t, "r7b", commandR7B), noSystem, RenderOptions{},
+			[]string{"Hello. <|END_RESPONSE|><|END_OF_TURN_TOKEN|>", "2<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"}},
+		{"the call's name in the result", mustNew(t, "gemma 4", gemma4), []Message{user("a"), call, {Role: "tool", Content: "3"}, bot("b")}, RenderOptions{},
+			[]string{"<|tool_call>call:add{\"a\": 1, \"b\": [2, \"x\"]}<tool_call|><|tool_response>", "b<turn|>"}},
+		{"an empty answer in a text that no prefix has", mustNew(t, "system last", systemLast),
+			[]Message{sys("s"), user("a"), bot(""), user("b"), bot("c")}, s, []string{"</s>", "c</s>"}},
 		{"nobody answers", mustNew(t, "zephyr", zephyr), []Message{user("a")}, s, nil},
 	}
 	for _, c := range cases {
@@ -248,6 +276,12 @@ func TestStops(t *testing.T) {
 		{mustBuiltin(t, "phi"), s, []string{"<|end|>"}},
 		{mustBuiltin(t, "vicuna"), RenderOptions{}, []string{"USER:"}},
 		{mustBuiltin(t, "alpaca"), RenderOptions{}, []string{"### Instruction:"}},
+		{mustNew(t, "glm", glm), RenderOptions{}, []string{"<|user|>", "<|observation|>"}},
+		{mustNew(t, "gpt-oss", gptOSS), RenderOptions{EOS: "<|return|>"}, []string{"<|return|>", "<|call|>"}},
+		{mustNew(t, "r7b", commandR7B), RenderOptions{}, []string{"<|END_OF_TURN_TOKEN|>"}},
+		{mustNew(t, "gemma 4", gemma4), RenderOptions{}, []string{"<turn|>", "<|tool_response>"}},
+		{mustNew(t, "parts", `{% for m in messages %}{{ m.role ~ ':' ~ m.content[0].text ~ '<end_of_utterance>\n' }}{% endfor %}`), RenderOptions{}, []string{"<end_of_utterance>"}},
+		{mustNew(t, "a list of tools", `{% for t in tools %}{{ t }}{% endfor %}{% for m in messages %}{{ m.content }}<|x|>{% endfor %}`), RenderOptions{}, []string{"<|x|>"}},
 		{mustNew(t, "odd", `{% for m in messages %}{{ m.role ~ m.content }}!END!{% endfor %}`), RenderOptions{Specials: []string{"!END!"}}, []string{"!END!"}},
 		{mustNew(t, "fails", `{{ raise_exception('no') }}`), s, nil},
 	}

@@ -14,6 +14,9 @@ type Template struct {
 	name    string
 	text    string
 	program *jinja.Template
+	// Of a ColossalChat conversation template; see ParseConversation.
+	endOfAssistant string
+	stopIDs        []int32
 }
 
 // New compiles a chat template. The name, such as the file that the text is from, appears in errors.
@@ -22,7 +25,7 @@ func New(name, text string) (*Template, error) {
 	if err != nil {
 		return nil, fmt.Errorf("chat %w", err)
 	}
-	return &Template{name, text, program}, nil
+	return &Template{name: name, text: text, program: program}, nil
 }
 
 // Name is the name that the template was compiled under.

@@ -14,7 +14,8 @@ Then `RINGTAIL_GOLDEN=DIR go test ./chat -run Golden`. Besides what ../shared/go
 
     "tools", "documents", "vars", "tokens", "now"   what the template is given besides messages
     "error"     the text of raise_exception, or "" where the rendering fails by itself
-    "trained"   where the template has generation blocks: the texts that return_assistant_tokens_mask covers
+    "trained"   where the template has generation blocks: the [start, end) in code points that
+                return_assistant_tokens_mask is made from
 """
 
 import argparse
@@ -1249,7 +1250,7 @@ def golden_case(name, template, messages, given, prompt):
         c["rendered"], spans = utils._render_with_assistant_indices(
             compiled, messages, given.get("tools"), given.get("documents"), prompt, **variables)
         if re.search(r"\{%-?\s*generation\b", template):
-            c["trained"] = [c["rendered"][a:b] for a, b in spans]
+            c["trained"] = spans
     except jinja2.TemplateError as e:
         raised = type(e) is jinja2.TemplateError  # what raise_exception raises; the other classes are Jinja's own
         c["error"] = str(e) if raised else ""
