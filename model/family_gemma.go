@@ -33,6 +33,7 @@ var gemma3 = family{class: "Gemma3", seq: "Gemma3TextForSequenceClassification",
 	keys: map[string]string{"hidden_act": "hidden_activation"}, read: func(c *Config, f *fields) {
 		f.readGemma(c)
 		f.readGemma2(c, 0, 0)
+		c.AttentionCap = 0 // transformers and llama.cpp take no notice of attn_logit_softcapping here
 		f.must("use_bidirectional_attention", false, false)
 		c.QKNorm = true
 		pattern := f.size("sliding_window_pattern", f.size("_sliding_window_pattern", 6, maxLayers), maxLayers)
