@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -44,6 +45,9 @@ const (
 	tokenUnused      = 5
 	tokenByte        = 6
 )
+
+// ErrNoTokenizer is wrapped by the error about a GGUF file that holds a model alone.
+var ErrNoTokenizer = errors.New("the file has no tokenizer")
 
 const spaceMark = "\u2581" // sentencepiece's space
 
@@ -152,7 +156,7 @@ func readVocabulary(m *gguf.Metadata) (*vocabulary, error) {
 		return nil, err
 	}
 	if !ok || v.model == "none" || v.model == "no_vocab" {
-		return nil, fmt.Errorf("the file has no tokenizer (metadata %s): give a folder or tokenizer.json that fits the model", keyModel)
+		return nil, fmt.Errorf("%w (metadata %s): give a folder or tokenizer.json that fits the model", ErrNoTokenizer, keyModel)
 	}
 	if v.tokens, ok, err = m.Texts(keyTokens); err != nil || !ok || len(v.tokens) == 0 {
 		if err == nil {

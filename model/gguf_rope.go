@@ -87,8 +87,8 @@ func frequencyFactors(factors []float64, theta float64, dim int, original int64)
 }
 
 // fitLlama3 finds the parameters behind factors. Between the two bounds 1/factor
-// is linear in the frequency, which gives two of the three unknowns; the files of
-// all published models have low_freq_factor 1.
+// is linear in the frequency: two points give two of the three unknowns, and the files of
+// all published models have low_freq_factor 1. One point alone leaves a choice.
 func fitLlama3(factors []float64, theta float64, dim int, original int64) (Rope, bool) {
 	r := Rope{Type: "llama3", Theta: theta, Dim: dim, LowFreq: 1, HighFreq: 4}
 	wave := make([]float64, len(factors)) // 1/wavelength of each frequency
@@ -122,13 +122,18 @@ func fitLlama3(factors []float64, theta float64, dim int, original int64) (Rope,
 			return r, true
 		}
 	}
-	if len(mid) >= 2 {
-		a, b := mid[0], mid[len(mid)-1]
-		slope := (smooth(a) - smooth(b)) / (wave[a] - wave[b]) // original/(high − 1)
-		offset := smooth(a) - slope*wave[a]                    // −1/(high − 1)
-		high := nearWhole(1 - 1/offset)
-		if try(high, int(math.Round(slope*(high-1)))) {
-			return r, true
+	if len(mid) > 0 {
+		first, last := mid[0], mid[len(mid)-1]
+		highs := []float64{4, 8, 2}
+		if first != last {
+			slope := (smooth(first) - smooth(last)) / (wave[first] - wave[last]) // original/(high − 1)
+			offset := smooth(first) - slope*wave[first]                          // −1/(high − 1)
+			highs = append([]float64{nearWhole(1 - 1/offset)}, highs...)
+		}
+		for _, high := range highs {
+			if try(high, int(math.Round((smooth(first)*(high-1)+1)/wave[first]))) {
+				return r, true
+			}
 		}
 	}
 	for _, old := range []int{8192, 4096, 2048} {

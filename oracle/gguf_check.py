@@ -79,8 +79,143 @@ def testdata(path, seed):
     w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
 
 
+def permute(w, heads):
+    """LLaMA's rows of q and k, for a rotation of neighbouring columns."""
+    return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
+
+
+def expected(folder):
+    """What llama.cpp's converter makes of a folder's tensors, by the name map of Python's gguf: its rules, written anew."""
+    from safetensors.numpy import load_file
+    from transformers import AutoConfig
+    config = AutoConfig.from_pretrained(folder)
+    kind = {"mistral": "llama", "mixtral": "llama", "qwen3_moe": "qwen3moe", "gemma3_text": "gemma3", "gpt_neox": "gptneox"} \
+        .get(config.model_type, config.model_type)
+    arch = {v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}.get(kind)
+    if arch is None:
+        return None, None
+    names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
+    heads, out, experts = config.num_attention_heads, {}, {}
+    for name, w in load_file(os.path.join(folder, "model.safetensors")).items():
+        base, suffix = name.rsplit(".", 1)
+        if kind == "llama" and base.endswith("q_proj"):
+            w = permute(w, heads)
+        if kind == "llama" and base.endswith("k_proj"):
+            w = permute(w, config.num_key_value_heads)
+        if kind in ("gemma", "gemma2", "gemma3") and name.endswith("norm.weight"):
+            w = w + np.float32(1)
+        if kind == "gpt2" and w.ndim == 2 and base.split(".")[-1] in ("c_attn", "c_proj", "c_fc"):
+            w = w.T
+        if kind in ("bloom", "gptneox") and base.endswith("query_key_value"):
+            parts = w.reshape(heads, 3, w.shape[0] // heads // 3, *w.shape[1:])
+            w = np.concatenate([parts[:, i].reshape(-1, *w.shape[1:]) for i in range(3)])
+        if ".experts." in base:
+            before, after = base.split(".experts.")
+            number, which = after.split(".")
+            merged = f"{before.replace('model.', '').replace('block_sparse_moe', 'feed_forward')}.experts.{which}" \
+                if kind == "llama" else f"{before}.experts.{which}"
+            experts.setdefault((merged, suffix), {})[int(number)] = w
+            continue
+        new = names.get_name(base) or names.get_name(base.removeprefix("transformer."))
+        out[f"{new}.{suffix}"] = w
+    for (base, suffix), parts in experts.items():
+        out[f"{names.get_name(base)}.{suffix}"] = np.stack([parts[i] for i in range(len(parts))])
+    return config, out
+
+
+def ringtail(program, *args, fails=False):
+    import subprocess
+    done = subprocess.run([program, *args], capture_output=True, text=True)
+    if (done.returncode != 0) != fails:
+        raise SystemExit(f"ringtail {' '.join(args)}: {done.returncode}: {done.stderr}")
+    return done.stdout + done.stderr
+
+
+def same_bits(a, b):
+    return a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def check_tensors(path, want, dtype):
+    """Names, shapes, types and bits of every tensor."""
+    bad = []
+    reader = gguf.GGUFReader(path)
+    have = {t.name: t for t in reader.tensors}
+    extra = set(have) - set(want) - {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"}
+    if extra or set(want) - set(have):
+        return [f"tensors {sorted(extra)} too many, {sorted(set(want) - set(have))} missing"], reader
+    kind = T[dtype.upper()]
+    for name, w in want.items():
+        t, w = have[name], np.ascontiguousarray(w)
+        block = gguf.GGML_QUANT_SIZES[kind][0]
+        keep = w.ndim < 2 or name == "position_embd.weight" or name.endswith("ffn_gate_inp.weight")
+        tied = "output.weight" not in want and name == "token_embd.weight"
+        k = T.F32 if keep else T.F16 if w.shape[-1] % block else T.Q8_0 if kind == T.Q4_0 and (name == "output.weight" or tied) else kind
+        if t.tensor_type != k:
+            bad.append(f"{name} is {t.tensor_type.name}, expected {k.name}")
+        elif not same_bits(t.data, gguf.quantize(w, k)):
+            bad.append(f"{name}: other bits")
+    return bad, reader
+
+
+def check_models(program, golden, tmp):
+    import torch
+    from transformers import AutoModelForCausalLM
+    failed = 0
+    loads = {"llama", "qwen2", "qwen3", "qwen3_moe", "gemma3_text", "phi3", "bloom", "gpt2"}  # transformers' own loader; it has no mistral by that name
+    for name in sorted(os.listdir(os.path.join(golden, "models"))):
+        folder = os.path.join(golden, "models", name)
+        config, want = expected(folder)
+        path = os.path.join(tmp, name + ".gguf")
+        if want is None:
+            print(f"{name:22} no architecture in GGUF; refused: {'no architecture' in ringtail(program, 'convert', '--model', folder, '--out', path, fails=True)}")
+            continue
+        bad = []
+        for dtype in ("f32", "f16", "bf16", "q8_0", "q4_0"):
+            quant = path.replace(".gguf", f"-{dtype}.gguf")
+            ringtail(program, "convert", "--model", folder, "--out", quant, "--dtype", dtype)
+            bad += [f"{dtype}: {b}" for b in check_tensors(quant, want, dtype)[0]]
+        line = "tensors as llama.cpp's converter makes them, in 5 types"
+        if config.model_type in loads:
+            ids = torch.randint(3, config.vocab_size, (2, 24), generator=torch.Generator().manual_seed(1))
+            # transformers' loader takes no windows, rope factors, or (of Qwen3) head_dim from the metadata: config.json gives them.
+            given = {} if config.model_type in ("llama", "qwen2", "qwen3_moe", "phi3", "bloom", "gpt2") and name != "llama31_rope" else {"config": config}
+            with torch.no_grad():
+                a = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits
+                b = AutoModelForCausalLM.from_pretrained(tmp, gguf_file=f"{name}-f32.gguf", dtype=torch.float32, **given).eval()(ids).logits
+            diff = (a - b).abs().max().item() / a.abs().max().item()
+            line += f"; transformers' logits{' (config.json given)' if given else ''} differ by {diff:.1e}"
+            if not diff < 1e-5:
+                bad.append(f"transformers' logits differ by {diff:.1e}")
+        back = os.path.join(tmp, name + "-back")
+        ringtail(program, "convert", "--model", path.replace(".gguf", "-f32.gguf"), "--out", back)
+        with torch.no_grad():
+            ids = torch.randint(3, config.vocab_size, (2, 24), generator=torch.Generator().manual_seed(2))
+            a = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits
+            b = AutoModelForCausalLM.from_pretrained(back, dtype=torch.float32).eval()(ids).logits
+            diff = (a - b).abs().max().item() / a.abs().max().item()
+        line += f"; the folder made of it, by {diff:.1e}"
+        if not diff < 1e-5:
+            bad.append(f"logits of the folder made of it differ by {diff:.1e}")
+        print(f"{name:22} {line}" + "".join(f"\n    {b}" for b in bad), flush=True)
+        failed += bool(bad)
+    return failed
+
+
+def main_check(program, golden):
+    import tempfile
+    import logging
+    import transformers
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    print(f"gguf {__import__('importlib.metadata').metadata.version('gguf')}, transformers {transformers.__version__}, numpy {np.__version__}")
+    with tempfile.TemporaryDirectory() as tmp:
+        failed = check_models(program, golden, tmp)
+    sys.exit(1 if failed else 0)
+
+
 if __name__ == "__main__":
     if len(sys.argv) >= 3 and sys.argv[1] == "testdata":
         testdata(sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 1)
+    elif len(sys.argv) == 4 and sys.argv[1] == "check":
+        main_check(sys.argv[2], sys.argv[3])
     else:
         sys.exit(__doc__)
