@@ -212,9 +212,19 @@ func (m *bpe) symbolsOf(w *symbols, s string) {
 }
 
 // split takes a word apart into the symbols that merging begins with. What has
-// no token becomes its bytes, or the unknown token, or nothing.
+// no token becomes its bytes, or the unknown token, or nothing. An unknown
+// character is put down only when one that is known or unknown follows: where
+// the bytes of another come between, these stand first, as in the tokenizers
+// library.
 func (m *bpe) split(w *symbols, s string) {
-	unknown := false // the last symbol is an unknown one
+	unknown := 0 // bytes of unknown characters that are not put down yet
+	add := func(id int32, n int) {
+		end := n
+		if k := len(w.ends); k > 0 {
+			end += int(w.ends[k-1])
+		}
+		w.add(id, min(end, len(s)))
+	}
 	for i := 0; i < len(s); {
 		n, id := 1, int32(-1)
 		var spelled string
@@ -228,24 +238,33 @@ func (m *bpe) split(w *symbols, s string) {
 				spelled = s[i : i+1]
 			}
 		}
-		end := i + n
 		switch {
 		case id >= 0:
-			w.add(id, end)
-			unknown = false
+			if unknown > 0 {
+				add(m.unk, unknown)
+				unknown = 0
+			}
+			w.add(id, i+n)
 		case m.byteFallback && m.hasFallback(spelled):
 			// Affixes count as bytes too, with nothing of the word behind them.
 			for k := range len(spelled) {
-				w.add(m.fallback[spelled[k]], min(i+k+1, end))
+				if unknown > 0 {
+					add(m.fallback[spelled[k]], 1)
+				} else {
+					w.add(m.fallback[spelled[k]], min(i+k+1, i+n))
+				}
 			}
-			unknown = false
-		case m.unk >= 0 && m.fuseUnk && unknown:
-			w.ends[len(w.ends)-1] = int32(end)
 		case m.unk >= 0:
-			w.add(m.unk, end)
-			unknown = true
+			if unknown > 0 && !m.fuseUnk {
+				add(m.unk, unknown)
+				unknown = 0
+			}
+			unknown += n
 		}
-		i = end
+		i += n
+	}
+	if unknown > 0 {
+		add(m.unk, unknown)
 	}
 }
 

@@ -125,8 +125,8 @@ func TestRegexEqualsBacktracking(t *testing.T) {
 		}
 		for _, s := range texts {
 			if strings.Contains(expr, `\b`) || strings.Contains(expr, `\B`) || strings.Contains(expr, `\w`) || strings.Contains(expr, `\W`) {
-				// regexp2 has joiners among word characters and lacks marks.
-				s = strings.NewReplacer("\u200d", "", "\u0301", "", "\u0300", "", "\u0302", "", "\u0e33", "", "\u0915\u094d\u0937", "").Replace(s)
+				// regexp2 has joiners among word characters and lacks marks and superscripts.
+				s = strings.NewReplacer("\u200d", "", "\u0301", "", "\u0300", "", "\u0302", "", "\u0e33", "", "\u0915\u094d\u0937", "", "²", "").Replace(s)
 			}
 			want, got := oracleMatches(oracle, s), allMatches(re, s)
 			if !slices.Equal(got, want) {

@@ -71,7 +71,7 @@ func lineStart() *node {
 func lineEnd() *node { return altNode(textEnd(), aheadNode(setNode(newline), false)) }
 
 func wordBoundary(not bool) *node {
-	w := word()
+	w := bareWord()
 	change := func(before, after bool) *node { return catNode(behindNode(w, !before), aheadNode(setNode(w), !after)) }
 	if not {
 		return altNode(change(true, true), change(false, false))
@@ -526,6 +526,10 @@ func (p *regexParser) escape(f *regexFlags) (*node, error) {
 	case p.accept("R"):
 		pair := catNode(setNode(runeSet{{'\r', '\r'}}), setNode(newline))
 		return altNode(pair, catNode(aheadNode(pair, true), setNode(runeSet{{'\n', '\r'}, {0x85, 0x85}, {0x2028, 0x2029}}))), nil
+	case p.accept("w"), p.accept("p{Word}"):
+		return setNode(bareWord()), nil
+	case p.accept("W"), p.accept("P{Word}"), p.accept("p{^Word}"):
+		return setNode(bareWord().negate()), nil
 	case p.accept("N"):
 		return setNode(notNewline), nil
 	case p.accept("O"):

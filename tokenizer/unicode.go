@@ -78,6 +78,10 @@ var word = sync.OnceValue(func() runeSet {
 	return alphabetic().union(category("M"), category("Nd"), tableSet(unicode.Pc))
 })
 
+// bareWord is \w outside of brackets, where Oniguruma has Latin-1's superscripts
+// and fractions in it.
+func bareWord() runeSet { return word().union(runeSet{{0xB2, 0xB3}, {0xB9, 0xB9}, {0xBC, 0xBE}}) }
+
 // properties are the names that \p{} knows besides those of scripts, written as
 // propertyName makes them.
 var properties = sync.OnceValue(func() map[string]func() runeSet {
