@@ -195,6 +195,9 @@ func TestSuiteFindsMistakes(t *testing.T) {
 				good.RMSNormBackward(tensor.RMSNormBackward{DX: a.DX, DY: a.DY, DSum: a.DSum, S: a.S, W: a.W, RStd: a.RStd, Accumulate: a.Accumulate})
 			}
 		}},
+		{"Accumulate ignored", "LayerNormBackward", "DX[", func(ops *tensor.Ops) {
+			ops.LayerNormBackward = func(a tensor.LayerNormBackward) { a.Accumulate = false; good.LayerNormBackward(a) }
+		}},
 		{"DBias set in place of added", "LayerNormBackward", "DBias[", func(ops *tensor.Ops) {
 			ops.LayerNormBackward = func(a tensor.LayerNormBackward) {
 				if !a.DBias.IsZero() {

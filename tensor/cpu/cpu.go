@@ -5,8 +5,8 @@
 // matrix product is in gemm.go; row operations, one file an idea, stand on
 // kernels over contiguous runs of numbers, the functions vec…: gen/rows.go writes
 // them as assembly for AVX2 with FMA, AVX-512 and NEON (rows_*.s), vec_generic.go,
-// glu_generic.go and half.go hold them in plain Go, for other processors and
-// against which the assembly is tested. The level is chosen once, when the program
+// glu_generic.go, activate_generic.go and half.go hold them in plain Go, for other
+// processors and against which the assembly is tested. The level is chosen once, when the program
 // starts; RINGTAIL_CPU=generic|avx2|avx512|neon asks for a lower one.
 //
 // In the vec functions operands have one length, that of the first, and a
