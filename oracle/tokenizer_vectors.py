@@ -304,7 +304,7 @@ def main():
     make(m, a.small)
     out = pathlib.Path(a.out) if a.small else pathlib.Path(a.out) / "tokenizers"
     out.mkdir(parents=True, exist_ok=True)
-    all_texts = texts(corpus, a.texts, a.seed)
+    all_texts = [s for s in texts(corpus, a.texts, a.seed) if not a.small or len(s) <= 70]
     for name, doc in m.made.items():
         t = Tokenizer.from_str(json.dumps(doc))
         vectors = []

@@ -22,8 +22,20 @@ type vector struct {
 }
 
 // TestGolden compares every NAME.json and NAME.model that has a NAME.vectors.json.
-func TestGolden(t *testing.T) {
-	for _, file := range golden.Find(t, "tokenizers/*.vectors.json") {
+func TestGolden(t *testing.T) { compareVectors(t, golden.Find(t, "tokenizers/*.vectors.json")) }
+
+// TestVectors does the same with the few small tokenizers that are kept here
+// (oracle/tokenizer_vectors.py --small).
+func TestVectors(t *testing.T) {
+	files, err := filepath.Glob("testdata/vectors/*.vectors.json")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no vectors in testdata", err)
+	}
+	compareVectors(t, files)
+}
+
+func compareVectors(t *testing.T, files []string) {
+	for _, file := range files {
 		name := strings.TrimSuffix(file, ".vectors.json")
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			tok, plain, err := loadGolden(name)
