@@ -170,6 +170,7 @@ func newRowOps(t testing.TB, dev tensor.Device, tokens, hidden int) *rowOps {
 	call("Sample", func() {
 		ops.Sample(tensor.Sample{IDs: drawn, LogProbs: logProbs, Logits: logits, Rows: rows})
 	}, drawn, logProbs)
+	set.addExperts(t, dev, tokens, hidden, random, blank)
 	b := random(hidden, hidden)
 	call("Matmul", func() { ops.Matmul(tensor.Matmul{C: y, A: x, B: b, TransB: true, Bias: w}) }, y)
 	return set

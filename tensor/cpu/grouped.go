@@ -49,7 +49,7 @@ func groupedMatmul(a tensor.GroupedMatmul) {
 	total := a.A.Rows()
 	c, x := rowsOf("GroupedMatmul's C", a.C, total, n), rowsOf("GroupedMatmul's A", a.A, total, k)
 	b := rowsOf("GroupedMatmul's B", a.B, count*height, width)
-	starts := groupStarts("GroupedMatmul", a.Starts, count, total)
+	starts := groupStarts("GroupedMatmul's Starts", a.Starts, count, total)
 	j := groupedJobs.take()
 	for e := range count {
 		from, m := int(starts[e]), int(starts[e+1]-starts[e])
@@ -72,7 +72,7 @@ func groupedOuter(a tensor.GroupedOuter) {
 	total := a.A.Rows()
 	c := rowsOf("GroupedOuter's C", a.C, count*m, n)
 	x, y := rowsOf("GroupedOuter's A", a.A, total, m), rowsOf("GroupedOuter's B", a.B, total, n)
-	starts := groupStarts("GroupedOuter", a.Starts, count, total)
+	starts := groupStarts("GroupedOuter's Starts", a.Starts, count, total)
 	j := groupedJobs.take()
 	for e := range count {
 		from, k := int(starts[e]), int(starts[e+1]-starts[e])
@@ -84,18 +84,23 @@ func groupedOuter(a tensor.GroupedOuter) {
 	j.multiply()
 }
 
-// rowAddress is the address of row i, which may be past the end of an empty matrix.
-func rowAddress(r rows, i int) unsafe.Pointer { return unsafe.Add(first(r.data), 4*i*r.stride) }
+// rowAddress is the address of row i, nil in a matrix without elements.
+func rowAddress(r rows, i int) unsafe.Pointer {
+	if len(r.data) == 0 {
+		return nil
+	}
+	return r.at(i)
+}
 
 // groupStarts checks that the starts of groups rise from 0 to total.
 func groupStarts(what string, t tensor.Tensor, groups, total int) []int32 {
-	starts := intsOf(what+"'s Starts", t, groups+1)
+	starts := intsOf(what, t, groups+1)
 	if starts[0] != 0 || int(starts[groups]) != total {
-		panic(fmt.Sprintf("cpu: %s's Starts go from %d to %d; they must go from 0 to the number of rows, %d", what, starts[0], starts[groups], total))
+		panic(fmt.Sprintf("cpu: %s go from %d to %d; they must go from 0 to the number of rows, %d", what, starts[0], starts[groups], total))
 	}
 	for e := range groups {
 		if starts[e] > starts[e+1] {
-			panic(fmt.Sprintf("cpu: %s's Starts[%d] is %d, after %d; they must not fall", what, e+1, starts[e+1], starts[e]))
+			panic(fmt.Sprintf("cpu: %s[%d] is %d, after %d; they must not fall", what, e+1, starts[e+1], starts[e]))
 		}
 	}
 	return starts
