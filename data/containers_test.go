@@ -2,12 +2,14 @@ package data
 
 import (
 	"bytes"
+	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"ringtail/data/internal/columnartest"
 )
@@ -254,4 +256,36 @@ func TestFolders(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What encoding/csv writes of any cells is read as these cells; any other bytes end in rows or an error.
+func FuzzCSV(f *testing.F) {
+	f.Add("a,b\n\"x, \"\"y\"\"\n z\",\"\"\n3,4\n", "x\r\ny", "\"q\"")
+	f.Add("\ufeffa;b\r\n1,5;2\r\n\r\n", "", ",")
+	f.Fuzz(func(t *testing.T, raw, x, y string) {
+		readAll(t, "a.csv", raw, ReaderOptions{MaxRowBytes: 1 << 12})
+		if !utf8.ValidString(x) || !utf8.ValidString(y) || strings.ContainsRune(x+y, 0xfeff) {
+			return
+		}
+		// encoding/csv takes \r\n inside of quotes for \n; here it stays.
+		var b bytes.Buffer
+		w := csv.NewWriter(&b)
+		w.WriteAll([][]string{{"first", "second"}, {x, y}})
+		rec, err := mustReader(t, b.String()).Next()
+		if err != nil {
+			t.Fatalf("%q: %v", b.String(), err)
+		}
+		var got map[string]string
+		if err := json.Unmarshal(rec.JSON, &got); err != nil || got["first"] != x || got["second"] != y {
+			t.Errorf("%q is read as %s (%v)", b.String(), rec.JSON, err)
+		}
+	})
+}
+
+func mustReader(t *testing.T, content string) *Reader {
+	r, err := NewReader(strings.NewReader(content), "a.csv", ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }

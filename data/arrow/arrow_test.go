@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"ringtail/data/internal/columnartest"
@@ -41,7 +42,71 @@ func TestOracleTypes(t *testing.T) {
 // skipMagic is the stream inside of a file.
 func skipMagic(b []byte) io.Reader {
 	if bytes.HasPrefix(b, []byte(Magic)) {
-		b = b[8:]
+		b = b[min(8, len(b)):]
 	}
 	return bytes.NewReader(b)
+}
+
+// drain reads all rows that can be read.
+func drain(r *Reader, err error) error {
+	if err != nil {
+		return err
+	}
+	for range 10000 {
+		_, _, err := r.Next()
+		if _, bad := err.(*BadRow); bad {
+			continue
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func drainFile(b []byte) error   { return drain(open(b)) }
+func drainStream(b []byte) error { return drain(NewReader(skipMagic(b), testRow)) }
+
+// seeds are small files of the kinds that pyarrow writes.
+func seeds(tb testing.TB) [][]byte {
+	files, err := filepath.Glob(filepath.Join("testdata", "*.arrow"))
+	if err != nil || len(files) == 0 {
+		tb.Fatalf("no seeds: %v", err)
+	}
+	var out [][]byte
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// Whatever is cut off or changed, reading ends, in an error or in rows.
+func TestDamage(t *testing.T) {
+	for _, b := range seeds(t) {
+		for _, read := range []func([]byte) error{drainFile, drainStream} {
+			if err := read(b); err != nil {
+				t.Fatal(err)
+			}
+			columnartest.Damage(t, b, read)
+		}
+	}
+}
+
+func FuzzArrow(f *testing.F) {
+	for _, b := range seeds(f) {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		columnartest.Bounded(t, len(b), func() {
+			drainFile(b)
+			drainStream(b)
+		})
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"ringtail/data/internal/columnartest"
@@ -50,4 +51,40 @@ func drain(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// seeds are small files of the kinds that pyarrow writes, and what fuzzing found.
+func seeds(tb testing.TB) [][]byte {
+	files, err := filepath.Glob(filepath.Join("testdata", "*.parquet"))
+	if err != nil || len(files) == 0 {
+		tb.Fatalf("no seeds: %v", err)
+	}
+	var out [][]byte
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// Whatever is cut off or changed, reading ends, in an error or in rows, and allocates little.
+func TestDamage(t *testing.T) {
+	for _, b := range seeds(t) {
+		if err := drain(b); err != nil {
+			t.Fatal(err)
+		}
+		columnartest.Damage(t, b, drain)
+	}
+}
+
+func FuzzParquet(f *testing.F) {
+	for _, b := range seeds(f) {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		columnartest.Bounded(t, len(b), func() { drain(b) })
+	})
 }
