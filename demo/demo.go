@@ -266,7 +266,9 @@ func (o *Options) train(ctx context.Context, stage string) error {
 	if err != nil {
 		return err
 	}
-	rec.Resolve(base)
+	if err := rec.Resolve(base); err != nil {
+		return err
+	}
 	_, err = os.Stat(filepath.Join(dir, runs.RecipeFile))
 	return train.Start(ctx, rec, train.Options{Objective: stage, Dir: dir, Resume: err == nil, Progress: o.Progress, Messages: o.Messages,
 		Version: o.Version, Device: o.Device})

@@ -75,7 +75,26 @@ func Resolve(name string) (string, error) {
 	if err != nil && !strings.Contains(name, "/") { // a path is likelier to be meant
 		return name, nil
 	}
-	return dir, err
+	if err != nil {
+		return "", err
+	}
+	return loneGGUF(dir)
+}
+
+// loneGGUF is the GGUF file of a snapshot that holds nothing else that is a model.
+func loneGGUF(dir string) (string, error) {
+	if _, err := os.Stat(filepath.Join(dir, "config.json")); err == nil {
+		return dir, nil
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.gguf"))
+	if err != nil || len(files) == 0 {
+		return dir, nil
+	}
+	slices.Sort(files)
+	if len(files) > 1 && ggufShard.FindStringSubmatch(files[0]) == nil {
+		return "", fmt.Errorf("%s holds %d GGUF files: name the one you want, as in %s", dir, len(files), files[0])
+	}
+	return files[0], nil
 }
 
 // mayBeRepo tells names on the hub from paths.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"ringtail/safetensors"
+	"ringtail/torchfile"
 )
 
 // Source is the stored weights of a model, in whatever format: tensors by the names
@@ -40,11 +41,19 @@ func Open(path string) (*Config, Source, error) {
 
 // openWeights opens a folder's weights: safetensors or, where there are none, PyTorch's files.
 func openWeights(dir string) (Source, error) {
-	files, err := safetensors.OpenFolder(dir)
-	if err == nil {
-		return tensorFolder{files}, nil
+	if first(dir, safetensors.SingleFile, safetensors.IndexFile) == "" && torchfile.Holds(dir) {
+		return openTorch(dir)
 	}
-	return nil, err
+	files, err := safetensors.OpenFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	src, err := unwrap(tensorFolder{files})
+	if err != nil {
+		files.Close()
+		return nil, inFolder(dir, err)
+	}
+	return src, nil
 }
 
 // tensorFolder is a folder of safetensors as a Source.

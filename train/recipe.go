@@ -1,12 +1,17 @@
 package train
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"ringtail/data"
+	"ringtail/hub"
+	"ringtail/model"
 	"ringtail/optim"
 	"ringtail/tensor"
 )
@@ -16,8 +21,8 @@ import (
 type Recipe interface {
 	// Check refuses combinations that no single key shows to be wrong.
 	Check() error
-	// Resolve makes relative paths relative to the recipe's folder.
-	Resolve(dir string)
+	// Resolve makes relative paths relative to the recipe's folder, and finds models.
+	Resolve(dir string) error
 
 	objective(dev tensor.Device, name string) objective
 	course() course
@@ -42,7 +47,7 @@ func NewRecipe(objective string) Recipe {
 
 // Model says what is trained.
 type Model struct {
-	Path   string    `yaml:"path" shorthand:"true" help:"A Hugging Face model folder to start from"`
+	Path   string    `yaml:"path" shorthand:"true" help:"A Hugging Face model folder to start from, or ORG/NAME after ringtail pull"`
 	New    *NewModel `yaml:"new" help:"Or: a new LLaMA with random weights"`
 	Dtype  string    `yaml:"dtype" oneof:"|float32|bfloat16|float16" help:"Type of the weights in the result; absent: as the start's, float32 for a new model"`
 	Freeze []string  `yaml:"freeze" help:"Parameters that are not trained, as patterns of their names: model.embed_tokens.*"`
@@ -226,6 +231,50 @@ func relative(dir string, paths ...*string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
+}
+
+// findModels does so for models, which may also be names in the hub's cache (ORG/NAME) or
+// folders that ColossalChat's training left. What is found is the snapshot of a
+// commit, so that a run goes on with the weights that it began with.
+func findModels(dir string, paths ...*string) error {
+	for _, p := range paths {
+		if _, err := findModel(dir, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findModel finds one, and the folder of its tokenizer where that lies apart.
+func findModel(dir string, path *string) (tokenizer string, err error) {
+	if *path == "" {
+		return "", nil
+	}
+	if err := findCached(dir, path); err != nil {
+		return "", err
+	}
+	run, err := model.FindRun(*path)
+	if err == nil {
+		*path = run.Dir
+	}
+	return run.Tokenizer, err
+}
+
+// findCached finds a path or, where there is none, a name in the hub's cache.
+func findCached(dir string, path *string) error {
+	local := *path
+	relative(dir, &local)
+	if _, err := os.Stat(local); errors.Is(err, fs.ErrNotExist) {
+		found, err := hub.Resolve(*path)
+		if err != nil {
+			return err
+		}
+		if found != *path {
+			local = found
+		}
+	}
+	*path = local
+	return nil
 }
 
 // relativeTemplate does so where the template is a file, not a built-in name.

@@ -46,9 +46,14 @@ func (r *LanguageRecipe) Check() error {
 	return r.Train.check(&r.Data)
 }
 
-// Resolve makes relative paths relative to the recipe's folder.
-func (r *LanguageRecipe) Resolve(dir string) {
-	relative(dir, &r.Model.Path, &r.Tokenizer)
+// Resolve makes relative paths relative to the recipe's folder, and finds models.
+func (r *LanguageRecipe) Resolve(dir string) error {
 	relativeTemplate(dir, &r.Template)
 	relativeFiles(dir, r.Data.Train, r.Data.Eval)
+	tokenizer, err := findModel(dir, &r.Model.Path)
+	if err != nil || r.Tokenizer == "" {
+		r.Tokenizer = tokenizer
+		return err
+	}
+	return findCached(dir, &r.Tokenizer)
 }

@@ -150,11 +150,11 @@ func (r *PPORecipe) Check() error {
 	return checkFormats(r.Data.Prompts, r.Data.Eval, r.Data.PTX, r.Data.PTXEval)
 }
 
-// Resolve makes relative paths relative to the recipe's folder.
-func (r *PPORecipe) Resolve(dir string) {
-	relative(dir, &r.Model.Actor, &r.Model.Reference, &r.Model.Reward, &r.Model.Critic)
+// Resolve makes relative paths relative to the recipe's folder, and finds models.
+func (r *PPORecipe) Resolve(dir string) error {
 	relativeTemplate(dir, &r.Template)
 	relativeFiles(dir, r.Data.Prompts, r.Data.Eval, r.Data.PTX, r.Data.PTXEval)
+	return findModels(dir, &r.Model.Actor, &r.Model.Reference, &r.Model.Reward, &r.Model.Critic)
 }
 
 // reference is the folder of the frozen policy.

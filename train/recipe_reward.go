@@ -82,9 +82,9 @@ func (r *RewardRecipe) Check() error {
 	return r.Train.check(&rows)
 }
 
-// Resolve makes relative paths relative to the recipe's folder.
-func (r *RewardRecipe) Resolve(dir string) {
-	relative(dir, &r.Model.Path)
+// Resolve makes relative paths relative to the recipe's folder, and finds models.
+func (r *RewardRecipe) Resolve(dir string) error {
 	relativeTemplate(dir, &r.Template)
 	relativeFiles(dir, r.Data.Train, r.Data.Eval)
+	return findModels(dir, &r.Model.Path)
 }

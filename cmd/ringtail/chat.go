@@ -47,7 +47,7 @@ func (c *chatCmd) Run(e *env) error {
 	if err := c.apply(); err != nil {
 		return err
 	}
-	a, err := c.open(c.Context, true)
+	a, err := c.open(e, c.Context, true)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,11 @@ func (f dataFlags) load(e *env) (*data.Dataset, *folder.Text, error) {
 	if f.Model == "" {
 		return nil, nil, usagef("--model is needed for tokens: give a model folder or tokenizer.json; data show --json shows rows without")
 	}
-	text, err := folder.Open(f.Model, f.Model, f.Template)
+	tokenizer, err := e.findTokenizer(f.Model)
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := folder.Open(tokenizer, tokenizer, f.Template)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -7,7 +7,7 @@ import (
 
 // modelFlags name a model, the same way in every command.
 type modelFlags struct {
-	Model    string `required:"" placeholder:"DIR" help:"Model folder or GGUF file"`
+	Model    string `required:"" placeholder:"DIR|FILE|ORG/NAME" help:"Model folder, GGUF file, or ORG/NAME after ringtail pull"`
 	Template string `placeholder:"NAME|FILE" help:"Chat template: a built-in name or a Jinja file; default: the model's"`
 }
 

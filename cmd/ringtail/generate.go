@@ -42,7 +42,7 @@ func (c *generateCmd) Run(e *env) error {
 	if prompt == "" {
 		return usagef("no prompt: give --prompt TEXT or write it to standard input")
 	}
-	a, err := c.open(c.Context, false)
+	a, err := c.open(e, c.Context, false)
 	if err != nil {
 		return err
 	}

@@ -167,7 +167,11 @@ type tokenizerEncodeCmd struct {
 }
 
 func (c *tokenizerEncodeCmd) Run(e *env) error {
-	tok, err := folder.OpenTokenizer(c.Model)
+	from, err := e.findTokenizer(c.Model)
+	if err != nil {
+		return err
+	}
+	tok, err := folder.OpenTokenizer(from)
 	if err != nil {
 		return err
 	}
@@ -206,7 +210,11 @@ type tokenizerDecodeCmd struct {
 }
 
 func (c *tokenizerDecodeCmd) Run(e *env) error {
-	tok, err := folder.OpenTokenizer(c.Model)
+	from, err := e.findTokenizer(c.Model)
+	if err != nil {
+		return err
+	}
+	tok, err := folder.OpenTokenizer(from)
 	if err != nil {
 		return err
 	}

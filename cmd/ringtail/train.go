@@ -130,7 +130,9 @@ func (c *trainFlags) read(objective string) (train.Recipe, string, error) {
 		if err != nil {
 			return nil, "", err
 		}
-		rec.Resolve(base)
+		if err := rec.Resolve(base); err != nil {
+			return nil, "", fmt.Errorf("%s: %w", path, err)
+		}
 	}
 	return rec, dir, nil
 }
