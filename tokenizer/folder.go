@@ -52,7 +52,8 @@ type Config struct {
 // written as it was.
 type folderFiles struct {
 	config                Config
-	tokens                int // size of the vocabulary
+	tokens                int  // size of the vocabulary
+	converted             bool // there was no tokenizer.json
 	configDoc, mapDoc     *object
 	configBytes, mapBytes []byte
 	configTemplates       map[string]string // those of tokenizer_config.json, by name
@@ -86,17 +87,13 @@ func (c *Config) clone() Config {
 // LoadFolder reads the tokenizer of a model folder: tokenizer.json and, where
 // they are, tokenizer_config.json, special_tokens_map.json (for names that the
 // former lacks) and chat templates: chat_template.jinja counts before those in
-// tokenizer_config.json. Errors name the file and the field.
+// tokenizer_config.json. Without tokenizer.json it takes a sentencepiece model, a
+// tiktoken file, vocab.json with merges.txt, or vocab.txt, the first of these
+// that there is (vocabfiles.go). Errors name the file and the field.
 func LoadFolder(dir string) (*Tokenizer, error) {
-	t, err := Load(filepath.Join(dir, tokenizerFile))
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, noTokenizer(dir, err)
-		}
-		return nil, err
-	}
 	f := &folderFiles{}
-	c := &t.config
+	c := &Config{}
+	var err error
 	if f.configDoc, f.configBytes, err = readObject(dir, configFile); err != nil {
 		return nil, err
 	}
@@ -117,20 +114,20 @@ func LoadFolder(dir string) (*Tokenizer, error) {
 	if err := c.readTemplateFiles(dir); err != nil {
 		return nil, err
 	}
-	f.config, f.tokens = c.clone(), t.Size()
-	t.folder = f
-	return t, nil
-}
-
-// noTokenizer says what a folder without tokenizer.json has instead.
-func noTokenizer(dir string, err error) error {
-	for _, other := range []string{"tokenizer.model", "spiece.model", "vocab.json", "vocab.txt"} {
-		if _, e := os.Stat(filepath.Join(dir, other)); e == nil {
-			return fmt.Errorf("%s has no %s; the form of %s is %w (convert it with transformers: AutoTokenizer.from_pretrained, save_pretrained)",
-				dir, tokenizerFile, other, ErrUnsupported)
+	f.config = c.clone()
+	t, err := Load(filepath.Join(dir, tokenizerFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		t, err = loadVocabulary(dir, c, f.configDoc, f.mapDoc)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%s has no %s: %w", dir, tokenizerFile, err)
 		}
+		f.converted = true
 	}
-	return fmt.Errorf("%s has no %s: %w", dir, tokenizerFile, err)
+	if err != nil {
+		return nil, err
+	}
+	t.config, t.folder, f.tokens = *c, f, t.Size()
+	return t, nil
 }
 
 // readObject reads a file that may be absent.
@@ -368,7 +365,7 @@ func (t *Tokenizer) configFiles() (config, special []byte) {
 	if f == nil {
 		f = &folderFiles{}
 	}
-	same := t.folder != nil && reflect.DeepEqual(f.config, t.config) && f.tokens == t.Size()
+	same := t.folder != nil && reflect.DeepEqual(f.config, t.config) && f.tokens == t.Size() && !f.converted
 	config, special = f.configBytes, f.mapBytes
 	if !same || config == nil {
 		config = t.writeConfig(f)
@@ -391,6 +388,11 @@ func (t *Tokenizer) writeConfig(f *folderFiles) []byte {
 		if extra := t.extraSpecial(); len(extra) > 0 {
 			o.set("additional_special_tokens", extra)
 		}
+	}
+	if f.converted {
+		// The class that it names may make its own of the vocabulary.
+		o.set("tokenizer_class", "PreTrainedTokenizerFast")
+		o.remove("auto_map")
 	}
 	for i, n := range c.tokenNames() {
 		setChanged(o, n.key, *n.name, *f.config.tokenNames()[i].name)

@@ -183,7 +183,7 @@ func TestBrokenFolders(t *testing.T) {
 		want  []string
 	}{
 		"nothing":           {nil, []string{"no tokenizer.json"}},
-		"sentencepiece":     {map[string]string{"tokenizer.model": "x"}, []string{"no tokenizer.json", "tokenizer.model", "unsupported"}},
+		"sentencepiece":     {map[string]string{"tokenizer.model": "x"}, []string{"tokenizer.model", "cut off"}},
 		"config":            {map[string]string{"tokenizer_config.json": "{"}, []string{"tokenizer_config.json", "JSON"}},
 		"config's type":     {map[string]string{"tokenizer_config.json": "[]"}, []string{"tokenizer_config.json", "array"}},
 		"name's type":       {map[string]string{"tokenizer_config.json": `{"bos_token": 3}`}, []string{"tokenizer_config.json", "bos_token", "number"}},

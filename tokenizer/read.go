@@ -24,15 +24,19 @@ const (
 	maxNesting = 8
 )
 
-// Load reads a tokenizer.json file. Errors name the file and the field; those
-// about a component that is not implemented wrap ErrUnsupported.
+// Load reads a tokenizer.json file, a sentencepiece model (.model) or a tiktoken
+// file. Errors name the file and the field; those about a component that is not
+// implemented wrap ErrUnsupported.
 func Load(path string) (*Tokenizer, error) {
-	if filepath.Ext(path) == ".model" {
-		return LoadSentencepiece(path)
-	}
 	data, err := readFile(path)
 	if err != nil {
 		return nil, err
+	}
+	switch ext := filepath.Ext(path); {
+	case ext == ".tiktoken" || ext == ".model" && isTiktoken(data):
+		return parseTiktokenFile(data, path, "")
+	case ext == ".model":
+		return ParseSentencepiece(data, path)
 	}
 	return Parse(data, path)
 }

@@ -326,20 +326,23 @@ func (m *spModel) unigram() *unigram {
 	return u
 }
 
-// LoadSentencepiece reads a sentencepiece model file (.model) of the kinds BPE
-// and UNIGRAM. Alone, without a folder's configuration, it encodes and decodes
-// as that library does: control pieces are never read in a text, nor shown.
-func LoadSentencepiece(path string) (*Tokenizer, error) {
-	data, err := readFile(path)
+// ParseSentencepiece reads the content of a sentencepiece model file (.model) of
+// the kinds BPE and UNIGRAM; name stands for the file in errors. Without a
+// folder's configuration it encodes and decodes as that library does: control
+// pieces are never read in a text, nor shown.
+func ParseSentencepiece(data []byte, name string) (*Tokenizer, error) {
+	m, err := readSentencepiece(data, name)
 	if err != nil {
 		return nil, err
 	}
-	return ParseSentencepiece(data, path)
+	t, err := m.tokenizer()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return t, nil
 }
 
-// ParseSentencepiece reads the content of a sentencepiece model file; name stands
-// for the file in errors.
-func ParseSentencepiece(data []byte, name string) (*Tokenizer, error) {
+func readSentencepiece(data []byte, name string) (*spModel, error) {
 	if len(data) > maxModelFile {
 		return nil, fmt.Errorf("%s: %d bytes are too many, at most %d are read", name, len(data), maxModelFile)
 	}
@@ -347,11 +350,7 @@ func ParseSentencepiece(data []byte, name string) (*Tokenizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	t, err := m.tokenizer()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return t, nil
+	return m, nil
 }
 
 // tokenizer makes the pipeline that sentencepiece has.
@@ -368,7 +367,7 @@ func (m *spModel) tokenizer() (*Tokenizer, error) {
 		}
 	}
 	t.rebuildAdded()
-	t.compose = func() *object { return m.document(m.addedJSON(t), nil, false) }
+	t.compose = func() *object { return m.document(t, m.addedJSON(t), false) }
 	return t, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -16,34 +15,34 @@ import (
 // A sentencepiece model as a tokenizer.json, which the tokenizers library reads.
 // Its ids are the same but for what that library can't do: it looks rules up by
 // clusters of characters (precompiled.go), adds scores in float64, finds the
-// spelling of control and byte pieces in text, and knows no unused pieces.
+// spelling of control and byte pieces in text, knows no unused pieces and no
+// merges of one rank, and merges no characters that are unknown.
 
-// document writes the model. added are all tokens with flags of their own, post
-// is what is put around a text; first is that of spNormalizer.
-func (m *spModel) document(added []addedTokenJSON, post *object, first bool) *object {
-	d := newObject()
-	d.set("version", "1.0")
-	d.setRaw("truncation", []byte("null"))
-	d.setRaw("padding", []byte("null"))
-	d.set("added_tokens", m.withUserDefined(added))
+// document writes the tokenizer that m is the model of. added are all tokens
+// with flags of their own; first is that of spNormalizer.
+func (m *spModel) document(t *Tokenizer, added []addedTokenJSON, first bool) *object {
+	d := newDocument(m.withUserDefined(added))
 	d.setComponent("normalizer", m.normalizerJSON(first))
 	if m.dummy && first {
 		d.setText("pre_tokenizer", `{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false}`)
 	} else {
 		d.setRaw("pre_tokenizer", []byte("null"))
 	}
-	if post == nil {
-		d.setRaw("post_processor", []byte("null"))
-	} else {
-		d.set("post_processor", post)
-	}
+	d.setPost(t)
 	d.setComponent("decoder", m.decoderJSON())
 	d.setRaw("model", m.modelJSON())
 	return d
 }
 
-// MarshalJSON writes the members in their order.
-func (o *object) MarshalJSON() ([]byte, error) { return o.bytes(), nil }
+// newDocument begins a tokenizer.json.
+func newDocument(added []addedTokenJSON) *object {
+	d := newObject()
+	d.set("version", "1.0")
+	d.setRaw("truncation", []byte("null"))
+	d.setRaw("padding", []byte("null"))
+	d.set("added_tokens", added)
+	return d
+}
 
 // component is one step of a Sequence.
 type component map[string]any
@@ -85,7 +84,7 @@ func (m *spModel) withUserDefined(added []addedTokenJSON) []addedTokenJSON {
 	for i, p := range m.pieces {
 		if id := int64(i); p.kind == pieceUserDefined && !known[id] {
 			// In the normalized text, so that no mark is put behind them.
-			added = append(added, addedTokenJSON{ID: &id, Content: strings.ReplaceAll(p.text, spaceMark, " "), Normalized: true})
+			added = append(added, addedTokenJSON{ID: &id, Content: p.text, Normalized: true})
 		}
 	}
 	slices.SortStableFunc(added, func(a, b addedTokenJSON) int { return cmp.Compare(*a.ID, *b.ID) })
@@ -117,7 +116,7 @@ func (m *spModel) normalizerJSON(first bool) []component {
 		// The mark must not get into the added tokens for user-defined pieces,
 		// which are normalized as well.
 		for i, s := range user {
-			user[i] = regexp.QuoteMeta(strings.ReplaceAll(s, " ", mark))
+			user[i] = regexp.QuoteMeta(s)
 		}
 		steps = append(steps, replaceJSON("Regex", `\A(?=[\s\S])(?!(?:`+strings.Join(user, "|")+`)\z)`, mark))
 	default:
@@ -133,37 +132,34 @@ func (m *spModel) decoderJSON() []component {
 		steps = append(steps, component{"type": "ByteFallback"})
 	}
 	steps = append(steps, component{"type": "Fuse"})
-	if m.dummy && !m.suffix || m.squeeze {
+	if m.dummy || m.squeeze {
 		steps = append(steps, component{"type": "Strip", "content": " ", "start": 1, "stop": 0})
 	}
 	return steps
 }
 
-// templateJSON is a post-processor that puts tokens around a text.
-func templateJSON(before, after []int32, token func(int32) (string, bool)) *object {
+// setPost stores what puts the tokens around a text that t does.
+func (o *object) setPost(t *Tokenizer) {
+	before, after := t.post.before, t.post.after
 	if len(before)+len(after) == 0 {
-		return nil
-	}
-	piece := func(kind, id string, typeID int) component {
-		return component{kind: component{"id": id, "type_id": typeID}}
+		o.setRaw("post_processor", []byte("null"))
+		return
 	}
 	special := map[string]component{}
 	around := func(list []component, ids []int32, typeID int) []component {
 		for _, id := range ids {
-			s, _ := token(id)
+			s, _ := t.Token(id)
 			special[s] = component{"id": s, "ids": []int32{id}, "tokens": []string{s}}
-			list = append(list, piece("SpecialToken", s, typeID))
+			list = append(list, component{"SpecialToken": component{"id": s, "type_id": typeID}})
 		}
 		return list
 	}
-	single := around(append(around(nil, before, 0), piece("Sequence", "A", 0)), after, 0)
-	pair := around(append(around(slices.Clone(single), before, 1), piece("Sequence", "B", 1)), after, 1)
-	o := newObject()
-	o.set("type", "TemplateProcessing")
-	o.set("single", single)
-	o.set("pair", pair)
-	o.set("special_tokens", special)
-	return o
+	text := func(list []component, id string, typeID int) []component {
+		return around(append(around(list, before, typeID), component{"Sequence": component{"id": id, "type_id": typeID}}), after, typeID)
+	}
+	o.set("post_processor", component{
+		"type": "TemplateProcessing", "single": text(nil, "A", 0), "pair": text(text(nil, "A", 0), "B", 1), "special_tokens": special,
+	})
 }
 
 // modelJSON writes the vocabulary, one token a line.
@@ -253,5 +249,3 @@ func (m *spModel) merges() [][2]string {
 	}
 	return merges
 }
-
-var _ json.Marshaler = (*object)(nil)

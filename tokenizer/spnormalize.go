@@ -111,7 +111,11 @@ func (n *spNormalizer) normalize(p piece, track bool) piece {
 		}
 		if to != "" {
 			afterSpace = n.squeeze && strings.HasSuffix(to, " ")
-			if n.escape {
+			switch {
+			case !n.escape:
+			case to == " ":
+				to = mark
+			case strings.IndexByte(to, ' ') >= 0:
 				to = strings.ReplaceAll(to, " ", mark)
 			}
 			if to == s[i:i+length] {
