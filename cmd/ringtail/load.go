@@ -21,13 +21,18 @@ type assistant struct {
 }
 
 // open loads a model with its tokenizer and template.
-func (f modelFlags) open(context int, chatting bool) (*assistant, error) {
+func (f modelFlags) open(e *env, context int, chatting bool) (*assistant, error) {
+	run, err := e.findModel(f.Model)
+	if err != nil {
+		return nil, err
+	}
+	f.Model = run.Dir
 	if !gguf.Is(f.Model) {
 		if _, err := model.LoadConfig(f.Model); err != nil { // the first thing that a folder must have
 			return nil, err
 		}
 	}
-	text, err := folder.Open(f.Model, "", f.Template)
+	text, err := folder.Open(f.Model, run.Tokenizer, f.Template)
 	if err != nil {
 		return nil, err
 	}

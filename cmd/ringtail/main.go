@@ -30,6 +30,10 @@ type cli struct {
 	Data      dataCmd      `cmd:"" help:"Look at training data"`
 	Tokenizer tokenizerCmd `cmd:"" help:"Train and use tokenizers"`
 	Convert   convertCmd   `cmd:"" help:"Write a model as GGUF, or as a folder for transformers"`
+	Pull      pullCmd      `cmd:"" help:"Download a model or data set from the hub"`
+	List      listCmd      `cmd:"" help:"Models and data sets in the hub's cache"`
+	Show      showCmd      `cmd:"" help:"What a model is: architecture, size, context, template, licence"`
+	Rm        rmCmd        `cmd:"" help:"Remove a model or data set from the hub's cache"`
 	Bench     benchCmd     `cmd:"" help:"Measure this machine: matrix products, training"`
 	Doctor    doctorCmd    `cmd:"" help:"What this machine offers"`
 	Version   versionCmd   `cmd:"" help:"Version of this program"`
