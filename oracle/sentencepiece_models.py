@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Makes small sentencepiece models and vectors of what that library computes, in the form of shared/golden.
+"""Makes small sentencepiece models and tiktoken files, and vectors of what these libraries compute, in the form of shared/golden.
 
     python3 sentencepiece_models.py OUT [TEXT...]
     RINGTAIL_GOLDEN=OUT go test ./tokenizer -run Golden
 
 TEXT are files that models are trained on and whose lines are encoded; without any, a text is made up.
 """
-import argparse, io, json, os, random, re
+import argparse, base64, io, json, os, random, re, unicodedata
 import sentencepiece as spm
 from sentencepiece import sentencepiece_model_pb2 as pb
 
@@ -93,3 +93,35 @@ for kind in ("bpe", "unigram"):
     train(f"{kind}_unused", unused, **t, byte_fallback=True)
     train(f"{kind}_ties", ties, **t)
     train(f"{kind}_no_characters", no_characters, **t)
+
+# tiktoken: ranks from a byte-level BPE of the tokenizers library.
+import tiktoken
+from tiktoken_ext import openai_public
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+def pattern(name):
+    """The expression of an encoding, without loading its ranks."""
+    load = openai_public.load_tiktoken_bpe, openai_public.data_gym_to_mergeable_bpe_ranks
+    openai_public.load_tiktoken_bpe = openai_public.data_gym_to_mergeable_bpe_ranks = lambda *a, **k: {}
+    try: return openai_public.ENCODING_CONSTRUCTORS[name]()["pat_str"]
+    finally: openai_public.load_tiktoken_bpe, openai_public.data_gym_to_mergeable_bpe_ranks = load
+
+QWEN = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+LLAMA3 = QWEN.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)
+for name in ("r50k_base", "gpt2", "p50k_base", "cl100k_base", "o200k_base", "qwen", "llama3"):
+    if not re.search(a.only, "tiktoken_" + name): continue
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    t.train_from_iterator(lines[:3000], trainers.BpeTrainer(vocab_size=a.vocab, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    letters = [c for c in range(256) if 33 <= c <= 126 or 161 <= c <= 172 or 174 <= c <= 255]
+    byte = {chr(c): c for c in letters} | {chr(256 + i): c for i, c in enumerate(c for c in range(256) if c not in letters)}
+    ranks = {bytes(byte[c] for c in s): i for s, i in t.get_vocab().items()}
+    enc = tiktoken.Encoding(name, pat_str={"qwen": QWEN, "llama3": LLAMA3}.get(name) or pattern(name), mergeable_ranks=ranks, special_tokens={})
+    with open(os.path.join(folder, f"tiktoken_{name}.tiktoken"), "w") as f:
+        for b, i in sorted(ranks.items(), key=lambda x: x[1]): f.write(f"{base64.b64encode(b).decode()} {i}\n")
+    vectors = []
+    for text in texts():
+        ids = enc.encode_ordinary(unicodedata.normalize("NFC", text) if name == "qwen" else text)
+        vectors.append({"text": text, "ids": ids, "decoded": enc.decode(ids)})
+    json.dump(vectors, open(os.path.join(folder, f"tiktoken_{name}.vectors.json"), "w", encoding="utf-8"), ensure_ascii=False, indent=0)
+    print(f"tiktoken_{name}: {len(ranks)} ranks, {len(vectors)} texts")

@@ -21,7 +21,7 @@ type vector struct {
 	DecodedWithSpecial string  `json:"decoded_with_special"`
 }
 
-// TestGolden compares every NAME.json and NAME.model that has a NAME.vectors.json.
+// TestGolden compares every NAME.json, .model and .tiktoken that has a NAME.vectors.json.
 func TestGolden(t *testing.T) { compareVectors(t, golden.Find(t, "tokenizers/*.vectors.json")) }
 
 // TestVectors does the same with the few small tokenizers that are kept here
@@ -69,9 +69,11 @@ func compareVectors(t *testing.T, files []string) {
 // loadGolden reads NAME.json, or what stands for it. plain says that vectors
 // have only ids and decoded.
 func loadGolden(name string) (tok *Tokenizer, plain bool, err error) {
-	if _, err := os.Stat(name + ".model"); err == nil {
-		tok, err := Load(name + ".model")
-		return tok, true, err
+	for _, ext := range []string{".model", ".tiktoken"} {
+		if _, err := os.Stat(name + ext); err == nil {
+			tok, err := Load(name + ext)
+			return tok, true, err
+		}
 	}
 	tok, err = Load(name + ".json")
 	return tok, false, err
