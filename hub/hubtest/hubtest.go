@@ -57,6 +57,7 @@ func New() *Server {
 	s := &Server{repos: map[string]*Repo{}}
 	s.Hub = httptest.NewServer(http.HandlerFunc(s.hub))
 	s.CDN = httptest.NewServer(http.HandlerFunc(s.cdn))
+	s.CDN.URL = strings.Replace(s.CDN.URL, "127.0.0.1", "localhost", 1) // another name, too
 	return s
 }
 
