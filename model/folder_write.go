@@ -13,7 +13,7 @@ import (
 // dtype, or of the configuration's own where it is "". Tensors stream through: memory
 // holds a piece of one, or one of those whose layout differs. Tokenizer files are the caller's.
 func WriteFolder(path, dir, dtype string) error {
-	c, src, err := openAny(path)
+	c, src, err := Open(path)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 // rotation, norms that had 1 added, matrices of GPT-2 that were transposed, q, k
 // and v that were gathered from heads, experts that were stacked. Tensors are
 // dequantised as they are read.
-func openGGUF(path string) (Source, *Config, error) {
+func openGGUF(path string) (*Config, Source, error) {
 	file, err := gguf.Open(path)
 	if err != nil {
 		return nil, nil, err
@@ -42,7 +42,7 @@ func openGGUF(path string) (Source, *Config, error) {
 		s.names = append(s.names, spec.Name)
 		s.stored[spec.Name] = stored
 	}
-	return s, c, nil
+	return c, s, nil
 }
 
 // ggufSource is a GGUF file as a Source.
@@ -162,13 +162,4 @@ func readColumns(t gguf.Tensor, rows, cols int) func([]float32, int) error {
 		}
 		return nil
 	}
-}
-
-// openAny is Open for GGUF files too.
-func openAny(path string) (*Config, Source, error) {
-	if gguf.Is(path) {
-		src, c, err := openGGUF(path)
-		return c, src, err
-	}
-	return Open(path)
 }

@@ -14,6 +14,7 @@ import (
 
 	"ringtail/gguf"
 	"ringtail/safetensors"
+	"ringtail/tensor/ref"
 )
 
 // synthetic writes a folder of random weights for a config.json.
@@ -152,8 +153,10 @@ func roundTrip(t *testing.T, dir string) *Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again := toFolder(t, toGGUF(t, dir, ""))
+	file := toGGUF(t, dir, "")
+	again := toFolder(t, file)
 	sameConfig(t, c, again)
+	sameModel(t, dir, file, c.NormOffset != 0)
 	was, err := safetensors.OpenFolder(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -182,6 +185,34 @@ func roundTrip(t *testing.T, dir string) *Config {
 		}
 	}
 	return c
+}
+
+// sameModel loads a folder and a GGUF file and compares their weights in memory.
+func sameModel(t *testing.T, dir, file string, offset bool) {
+	t.Helper()
+	var models [2]*Model
+	for i, path := range []string{dir, file} {
+		m, err := Load(path, ref.New(), Options{Head: CausalLM})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Free()
+		models[i] = m
+	}
+	for _, e := range models[0].Store.Layout.Entries {
+		var all [2][]float32
+		for i, m := range models {
+			if err := m.Store.Tensor(e.Name, func(v []float32) error { all[i] = append(all[i], v...); return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if offset && strings.HasSuffix(e.Name, "norm.weight") {
+			continue
+		}
+		if !slices.Equal(all[0], all[1]) || len(all[0]) != e.Len() {
+			t.Errorf("%s: loaded from GGUF it differs", e.Name)
+		}
+	}
 }
 
 // sameConfig compares what this package makes of config.json, but for what is
@@ -247,7 +278,7 @@ func TestGGUFParts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for name, config := range ggufConfigs {
 		path := toGGUF(t, synthetic(t, config), "q8_0")
-		src, _, err := openGGUF(path)
+		_, src, err := openGGUF(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -430,7 +461,7 @@ func TestGGUFMetadata(t *testing.T) {
 		"the output is an embedding": {"llama", set("drop output.weight", true), func(c *Config) any { return c.Tied }, true},
 		"a head of bloom's own":      {"bloom", none, func(c *Config) any { return c.Tied }, true},
 	} {
-		src, got, err := openGGUF(foreign(t, c.config, c.change))
+		got, src, err := openGGUF(foreign(t, c.config, c.change))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

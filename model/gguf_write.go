@@ -42,7 +42,7 @@ func ggufTypeNamed(name, dtype string) (gguf.Type, error) {
 // GGUF file out, as llama.cpp reads it, tensor by tensor: memory holds one at a
 // time. The file is complete or absent. What GGUF can't say is an error.
 func WriteGGUF(path, out string, o GGUFOptions) error {
-	c, src, err := openAny(path)
+	c, src, err := Open(path)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 
+	"ringtail/gguf"
 	"ringtail/safetensors"
 	"ringtail/torchfile"
 )
@@ -31,6 +32,9 @@ type Stored struct {
 // Open finds the configuration and the weights at path: a Hugging Face folder
 // (config.json with safetensors or PyTorch files) or a GGUF file.
 func Open(path string) (*Config, Source, error) {
+	if gguf.Is(path) {
+		return openGGUF(path)
+	}
 	c, err := LoadConfig(path)
 	if err != nil {
 		return nil, nil, err

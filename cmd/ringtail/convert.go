@@ -15,7 +15,7 @@ import (
 )
 
 type convertCmd struct {
-	Model     string `required:"" placeholder:"DIR|FILE.gguf" help:"Model folder, or GGUF file, to read"`
+	Model     string `required:"" placeholder:"DIR|FILE.gguf" help:"Model folder or GGUF file to read, or ORG/NAME in the hub's cache"`
 	Out       string `required:"" placeholder:"FILE.gguf|DIR" help:"GGUF file to write, or a model folder where the name doesn't end in .gguf"`
 	Dtype     string `placeholder:"TYPE" help:"Type of the weights: f32, f16, bf16, and in GGUF files q8_0, q4_0; default: the model's own, f32 for quantised ones"`
 	Tokenizer string `placeholder:"DIR|FILE" help:"Tokenizer and chat template: a folder, tokenizer.json or GGUF file; default: the model's"`
@@ -25,7 +25,19 @@ func (c *convertCmd) Run(e *env) error {
 	if _, err := os.Lstat(c.Out); err == nil {
 		return fmt.Errorf("%s exists already; remove it or choose another name by --out", c.Out)
 	}
-	if c.Tokenizer == "" {
+	run, err := e.findModel(c.Model)
+	if err != nil {
+		return err
+	}
+	c.Model = run.Dir
+	switch {
+	case c.Tokenizer != "":
+		if c.Tokenizer, err = e.findTokenizer(c.Tokenizer); err != nil {
+			return err
+		}
+	case run.Tokenizer != "":
+		c.Tokenizer = run.Tokenizer
+	default:
 		c.Tokenizer = c.Model
 	}
 	write := c.toFolder
