@@ -23,6 +23,11 @@ func WriteFolder(path, dir, dtype string) error {
 			return err
 		}
 	}
+	return writeFolder(path, c, src, dir)
+}
+
+// writeFolder is WriteFolder with the configuration and the weights at hand.
+func writeFolder(path string, c *Config, src Source, dir string) error {
 	kind, err := storedDtype(c.Dtype)
 	if err != nil {
 		return err

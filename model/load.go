@@ -16,6 +16,9 @@ func Load(path string, dev tensor.Device, opt Options) (*Model, error) {
 		return nil, err
 	}
 	defer src.Close()
+	if opt.Vocab > c.Vocab {
+		src = growVocab(c, src, opt.Vocab)
+	}
 	head := opt.Head
 	if head == AutoHead && c.Scalar() {
 		head = ScalarHead

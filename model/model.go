@@ -37,6 +37,9 @@ type Options struct {
 	ChunkLen int
 	// FreshHead lets Load make a scalar head that the folder lacks; without it that is an error.
 	FreshHead bool
+	// Vocab, where it is more than the model's, lets Load add rows to the embedding
+	// (and to the output projection): the mean of the others.
+	Vocab int
 	// Seed makes the weights that no file gives.
 	Seed uint64
 }
