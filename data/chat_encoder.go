@@ -2,8 +2,6 @@ package data
 
 import (
 	"errors"
-	"strings"
-
 	"ringtail/chat"
 )
 
@@ -67,5 +65,5 @@ func (e *ChatEncoder) EOS() (int32, bool) { return e.EOSID, !e.NoEOS }
 
 // UnderstandsTools says whether the template shows calls of functions.
 func (e *ChatEncoder) UnderstandsTools() bool {
-	return e.Template != nil && strings.Contains(e.Template.Text(), "tool_calls")
+	return e.Template != nil && e.Template.ShowsTools()
 }

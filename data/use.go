@@ -49,7 +49,7 @@ func (r Row) asChat(use Use) ([]Row, *RowError) {
 	case r.Label != nil && !*r.Label:
 		return nil, rowErr(ReasonLabelledBad, "label", "the answer is labelled as bad")
 	case r.Chosen != nil:
-		r.Messages, r.Chosen, r.Rejected = join(r.Messages, r.Chosen), nil, nil
+		r.Messages, r.Chosen, r.Rejected, r.Margin = join(r.Messages, r.Chosen), nil, nil, 0
 		r.Notes = append(r.Notes[:len(r.Notes):len(r.Notes)], NoteBestAnswer)
 	case r.Ranked != nil:
 		r.Messages = join(r.Messages, r.Ranked[0])
@@ -211,7 +211,7 @@ func (r Row) asLabelled() ([]Row, *RowError) {
 	a.Messages, a.Label = join(r.Messages, better), &good
 	b.Messages, b.Label, b.Notes = join(r.Messages, worse), &bad, nil
 	for _, p := range []*Row{&a, &b} {
-		p.Chosen, p.Rejected, p.Ranked, p.Ranks, p.Scores = nil, nil, nil, nil, nil
+		p.Chosen, p.Rejected, p.Ranked, p.Ranks, p.Scores, p.Margin = nil, nil, nil, nil, nil, 0
 	}
 	return []Row{a, b}, nil
 }
