@@ -117,3 +117,64 @@ with zipfile.ZipFile(os.path.join(out, "linear.pt")) as z, zipfile.ZipFile(os.pa
     for e in z.infolist():
         w.writestr(e.filename, z.read(e))
 print(torch.__version__, {n: os.path.getsize(os.path.join(out, n)) for n in sorted(os.listdir(out))})
+
+# Tiny models for package model, in model/testdata/torch/FAMILY: what transformers saves, and
+# the same decoder in the classes that DeepSpeed-Chat and ColossalChat save reward models with.
+if len(sys.argv) > 2:
+    import shutil
+
+    import transformers
+
+    shape = dict(vocab_size=24, bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    families = {
+        "llama": transformers.LlamaConfig(hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16,
+                                          tie_word_embeddings=False, **shape),
+        "opt": transformers.OPTConfig(hidden_size=8, ffn_dim=12, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=16, word_embed_proj_dim=8, **shape),
+        "bloom": transformers.BloomConfig(hidden_size=8, n_layer=1, n_head=2, **shape),
+        "gpt2": transformers.GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=16, **shape),
+    }
+
+    class DeepSpeedChat(torch.nn.Module):  # dschat/utils/model/reward_model.py
+        def __init__(self, decoder, name="rwtransformer"):
+            super().__init__()
+            self.v_head = torch.nn.Linear(8, 1, bias=False)
+            setattr(self, name, decoder)
+
+    class ColossalChat(torch.nn.Module):  # coati/models/{base,reward_model}.py
+        def __init__(self, decoder):
+            super().__init__()
+            self.model = decoder
+            self.value_head = torch.nn.Linear(8, 1)
+
+    once = "llama"  # has the forms that don't depend on the family
+    for family, config in families.items():
+        lm = transformers.AutoModelForCausalLM.from_config(config)
+        at = os.path.join(sys.argv[2], family)
+        shutil.rmtree(at, ignore_errors=True)
+        lm.save_pretrained(os.path.join(at, "safetensors"))
+
+        def folder(name):
+            dir = os.path.join(at, name)
+            os.makedirs(dir)
+            shutil.copy(os.path.join(at, "safetensors", "config.json"), dir)
+            return dir
+
+        state = lm.state_dict()
+        torch.save(state, os.path.join(folder("bin"), "pytorch_model.bin"))
+        names = list(state)
+        for name, file in (("shards", "pytorch_model-{:05d}-of-00002.bin"), ("colossal-shards", "pytorch_model-{:05d}.bin")) * (family == once):
+            dir, where = folder(name), {}
+            for i in (1, 2):
+                part = {k: state[k].clone() for k in names[(i - 1) * len(names) // 2:i * len(names) // 2]}
+                torch.save(part, os.path.join(dir, file.format(i)))
+                where |= {k: file.format(i) for k in part}
+            with open(os.path.join(dir, "pytorch_model.bin.index.json"), "w") as f:
+                json.dump({"metadata": {"total_size": 0}, "weight_map": where}, f)
+        decoder = lm.base_model
+        for name, rm in (("deepspeed-rm", DeepSpeedChat(decoder)), ("deepspeed-old-rm", DeepSpeedChat(decoder, "rwtranrsformer")), ("colossal-rm", ColossalChat(decoder))):
+            if "old" in name and family != once:
+                continue
+            head = rm.v_head if hasattr(rm, "v_head") else rm.value_head
+            head.weight.data = torch.arange(8, dtype=torch.float32).reshape(1, 8) / 4
+            torch.save(rm.state_dict(), os.path.join(folder(name), "pytorch_model.bin"))
+    print(transformers.__version__, sum(os.path.getsize(os.path.join(d, f)) for d, _, fs in os.walk(sys.argv[2]) for f in fs), "bytes")
