@@ -26,6 +26,8 @@ type goldenCase struct {
 	Tokens                 map[string]string
 	Now                    time.Time
 	Trained                *[][2]int // in code points
+	Conversation           json.RawMessage
+	Builtin                string
 }
 
 // options are the variables of the case besides the messages.
@@ -67,9 +69,28 @@ func TestGoldenChatTemplates(t *testing.T) {
 }
 
 func checkGolden(t *testing.T, c goldenCase) {
+	tmpl, err := New(c.Name, c.Template)
+	if c.Conversation != nil {
+		var conv *Conversation
+		if conv, err = ParseConversation(c.Name, c.Conversation); err == nil {
+			tmpl, err = conv.Template(conv.ChatTemplate)
+		}
+	}
+	checkCase(t, c, tmpl, err)
+	if c.Builtin != "" {
+		tmpl, err := Builtin(c.Builtin)
+		if c.Error != nil { // it may say it otherwise, or render more
+			return
+		}
+		checkCase(t, c, tmpl, err)
+	}
+}
+
+// checkCase checks a template that was compiled with the given result.
+func checkCase(t *testing.T, c goldenCase, tmpl *Template, err error) {
+	t.Helper()
 	messages, opts := parseMessages(t, c.Messages), c.options(t)
 	var got string
-	tmpl, err := New(c.Name, c.Template)
 	if err == nil {
 		got, err = tmpl.Render(messages, opts)
 	}
@@ -77,9 +98,9 @@ func checkGolden(t *testing.T, c goldenCase) {
 	case c.Error != nil && (err == nil || !strings.Contains(err.Error(), *c.Error)):
 		t.Errorf("got %q and error %v, want an error with %q", got, err, *c.Error)
 	case c.Error == nil && err != nil:
-		t.Errorf("got error %v, want %q", err, *c.Rendered)
+		t.Errorf("%s: got error %v, want %q", name(tmpl, c), err, *c.Rendered)
 	case c.Error == nil && got != *c.Rendered:
-		t.Errorf("got  %q\nwant %q", got, *c.Rendered)
+		t.Errorf("%s:\ngot  %q\nwant %q", tmpl.Name(), got, *c.Rendered)
 	case c.Error == nil:
 		r, err := tmpl.RenderSpans(messages, opts)
 		if err != nil && !errors.Is(err, ErrNothingTrained) && !errors.Is(err, ErrAllTrained) {
@@ -90,10 +111,17 @@ func checkGolden(t *testing.T, c goldenCase) {
 		}
 		if c.Trained != nil {
 			checkBlocks(t, r, *c.Trained)
-		} else {
+		} else if !tmpl.program.HasGeneration() {
 			checkSpans(t, r, messages)
 		}
 	}
+}
+
+func name(tmpl *Template, c goldenCase) string {
+	if tmpl == nil {
+		return c.Name
+	}
+	return tmpl.Name()
 }
 
 // checkBlocks compares trained bytes with transformers' generation blocks, which are counted in code points.

@@ -53,9 +53,12 @@ func (t *Template) RenderSpans(messages []Message, opts RenderOptions) (Renderin
 		return Rendering{}, err
 	}
 	r := Rendering{Text: s.Text, Content: contentSpans(s)}
-	if t.program.HasGeneration() {
+	switch {
+	case t.endOfAssistant != "":
+		r.Trained = c.conversationSpans(r)
+	case t.program.HasGeneration():
 		r.Trained = c.generationSpans(s, r.Content)
-	} else {
+	default:
 		r.Trained = c.derivedSpans(r)
 	}
 	return r, t.check(r, messages)
@@ -114,6 +117,18 @@ func (c *conversation) generationSpans(s jinja.Str, content []Span) []Span {
 			}
 		}
 		spans = append(spans, span)
+	}
+	// One without text of any, as of an empty answer, is known by its place where each answer has one block.
+	var speaking []int
+	for i, m := range c.messages {
+		if m.Role == "assistant" {
+			speaking = append(speaking, i)
+		}
+	}
+	if len(speaking) == len(spans) {
+		for i := range spans {
+			spans[i].Message = speaking[i]
+		}
 	}
 	return spans
 }

@@ -2,6 +2,7 @@ package chat
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode"
@@ -14,9 +15,10 @@ type Template struct {
 	name    string
 	text    string
 	program *jinja.Template
-	// Of a ColossalChat conversation template; see ParseConversation.
+	// Of a conversation template of ColossalChat's; see ParseConversation.
 	endOfAssistant string
-	stopIDs        []int32
+	stopIDs        [][]int32
+	addedLines     int // lines of text that aren't in the file
 }
 
 // New compiles a chat template. The name, such as the file that the text is from, appears in errors.
@@ -33,6 +35,23 @@ func (t *Template) Name() string { return t.name }
 
 // Text is the Jinja source, as it belongs into chat_template.jinja.
 func (t *Template) Text() string { return t.text }
+
+// StopIDs are the sequences of token ids that a conversation template of ColossalChat's names as ends of an answer.
+func (t *Template) StopIDs() [][]int32 { return t.stopIDs }
+
+// ShowsTools tells whether the template shows an assistant's calls of functions.
+func (t *Template) ShowsTools() bool {
+	if !strings.Contains(t.text, "tool_calls") {
+		return false
+	}
+	for _, tools := range []json.RawMessage{nil, json.RawMessage("[]")} {
+		text, err := t.Render([]Message{{Role: "user", Content: probeUser}, {Role: "assistant", Extra: probeCalls}}, RenderOptions{BOS: "<s>", EOS: "</s>", Tools: tools})
+		if err == nil && strings.Contains(text, probeArgument) {
+			return true
+		}
+	}
+	return false
+}
 
 // Render renders a conversation to text.
 func (t *Template) Render(messages []Message, opts RenderOptions) (string, error) {
@@ -135,6 +154,11 @@ func (c *conversation) render(n int, addGenerationPrompt bool) (jinja.Str, error
 	vars.Set("add_generation_prompt", jinja.Bool(addGenerationPrompt))
 	s, err := c.template.program.Render(vars, jinja.Options{Limits: c.opts.Limits, Now: c.opts.Now})
 	if err != nil {
+		if e := new(*jinja.Error); errors.As(err, e) && (*e).Line > c.template.addedLines {
+			located := **e
+			located.Line -= c.template.addedLines
+			err = &located
+		}
 		return jinja.Str{}, fmt.Errorf("chat %w", err)
 	}
 	return s, nil

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"ringtail/chat"
 	"ringtail/data"
@@ -33,7 +32,8 @@ type Text struct {
 
 // Open reads the tokenizer of a model folder or GGUF file, or that of another one or of a
 // tokenizer.json where from isn't empty, and finds the chat template: template
-// names a built-in one or a file; where it is empty the folder's own is taken,
+// names a built-in one, a Jinja file, a conversation template of ColossalChat's
+// or a model folder; where it is empty the folder's own is taken,
 // else a built-in one that fits the vocabulary.
 func Open(dir, from, template string) (*Text, error) {
 	if from == "" {
@@ -44,27 +44,21 @@ func Open(dir, from, template string) (*Text, error) {
 		return nil, err
 	}
 	t := &Text{Tokenizer: tok, adapter: newAdapter(tok)}
-	source, name := tok.Config().ChatTemplate, tok.Config().ChatTemplateSource
 	if template != "" {
-		if strings.ContainsAny(template, `/\.`) {
-			b, err := os.ReadFile(template)
-			if err != nil {
-				return nil, fmt.Errorf("chat template: %w", err)
-			}
-			source, name = string(b), template
-		} else {
-			b, err := chat.Builtin(template)
-			if err != nil {
-				return nil, err
-			}
-			source, name = b.Text(), template
+		if t.Template, err = openTemplate(template, tok); err != nil {
+			return nil, err
+		}
+		t.Choice = "chat template from " + t.Template.Name()
+	} else {
+		c := tok.Config()
+		t.Template, t.Choice, err = chat.Pick(c.ChatTemplate, c.ChatTemplateSource, func(token string) bool { _, ok := tok.ID(token); return ok })
+		if err != nil {
+			return nil, err
 		}
 	}
-	t.Template, t.Choice, err = chat.Pick(source, name, func(token string) bool { _, ok := tok.ID(token); return ok })
-	if err != nil {
+	if err := t.findStops(); err != nil {
 		return nil, err
 	}
-	t.findStops()
 	return t, nil
 }
 
@@ -88,23 +82,6 @@ func OpenTokenizer(from string) (*tokenizer.Tokenizer, error) {
 		return tokenizer.LoadFolder(filepath.Dir(from))
 	}
 	return tokenizer.Load(from)
-}
-
-// findStops finds what ends an assistant's turn: the end-of-sequence token and
-// the template's own marker, as an id where it is one token, else as text.
-func (t *Text) findStops() {
-	if id, ok := t.Tokenizer.EOS(); ok {
-		t.stopIDs = append(t.stopIDs, id)
-	}
-	for _, s := range t.Template.Stops(t.render()) {
-		if id, ok := t.Tokenizer.ID(s); ok {
-			if !slices.Contains(t.stopIDs, id) {
-				t.stopIDs = append(t.stopIDs, id)
-			}
-		} else if strings.TrimSpace(s) != "" {
-			t.stopText = append(t.stopText, s)
-		}
-	}
 }
 
 // StopIDs are the tokens that end an assistant's turn.

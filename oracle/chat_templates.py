@@ -6,16 +6,19 @@ writes the cases of the interpreter's own test: expressions, statements with whi
 the style of published models, written for this test, over random messages. A case whose rendering fails has
 "fails": true; the wording of errors isn't compared.
 
-    python oracle/chat_templates.py --golden DIR [--cases N] [--seed S] FILE|FOLDER...
+    python oracle/chat_templates.py --golden DIR [--cases N] [--seed S] [NAME=]FILE|FOLDER...
 
 writes DIR/chat_templates.json, a golden folder, of any chat templates: *.jinja, tokenizer_config.json, and the
-conversation templates of ColossalChat, N conversations each, with tools, documents, reasoning and further variables.
+conversation templates of ColossalChat (applications/ColossalChat/conversation_template), N conversations each, with
+tools, documents, reasoning and further variables. NAME= says that Ringtail's built-in template NAME is to render the same;
+a conversation template is compared with the built-in one that is called like its file.
 Then `RINGTAIL_GOLDEN=DIR go test ./chat -run Golden`. Besides what ../shared/golden/README.md says of the file a case has
 
     "tools", "documents", "vars", "tokens", "now"   what the template is given besides messages
+    "conversation", "builtin"  the conversation template, and the name of the built-in one
     "error"     the text of raise_exception, or "" where the rendering fails by itself
     "trained"   where the template has generation blocks: the [start, end) in code points that
-                return_assistant_tokens_mask is made from
+                return_assistant_tokens_mask is made from; for a conversation template, what ColossalChat trains on
 """
 
 import argparse
@@ -1149,6 +1152,7 @@ def case(template, variables, shown):
 
 # Plain conversations show the template's own habits, the others what odd contents do to it.
 PLAIN = ["Hi there", "How much is 2 + 2?", "It is 4.", "Thanks, and in French?", "C'est quatre.", "Tell me a story\nin two lines."]
+WORDS = ["What is a fjord?", "Water between cliffs.", "And a cove?", "A small bay\nwith a beach.", "1+1?", "2", "\u4f60\u597d\uff01", "Caf\u00e9 \U0001f600"]
 SPECIALS = [
     {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
     {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
@@ -1240,6 +1244,58 @@ def conversation(rng):
     return messages, given
 
 
+def ordinary(m, template):
+    """Whether a published template and Ringtail's own can agree on a message: roles that they don't know, published ones
+    drop, and Ringtail's refuse."""
+    calls = m["role"] == "tool" or "tool_calls" in m
+    return m["role"] in ("system", "user", "assistant", "tool") and isinstance(m["content"], str | None) and (not calls or "tool_calls" in template)
+
+
+def plain_conversation(rng):
+    """Messages in turns, each of other words, for templates that ask for no more."""
+    rounds = rng.randint(1, 4)
+    texts = [w + (" \n" if rng.random() < 0.1 else "") for w in rng.sample(WORDS, 2 * rounds)]
+    messages = [{"role": "assistant" if i % 2 else "user", "content": t} for i, t in enumerate(texts)]
+    if rng.random() < 0.3:
+        messages.pop()
+    if rng.random() < 0.4:
+        messages.insert(0, {"role": "system", "content": "Answer briefly."})
+    return messages, {"vars": {}, "tokens": SPECIALS[0]}
+
+
+def conversation_spans(messages, text, end):
+    """What ColossalChat trains on: an answer, with a space before it, through the next end_of_assistant. None where a
+    content isn't in the text as it was given, which ColossalChat takes for being somewhere else."""
+    spans, at = [], 0
+    for m in messages:
+        start = text.find(m["content"], at)
+        if start < 0 or not m["content"]:
+            return None
+        at = start + len(m["content"])
+        if m["role"] == "assistant":
+            stop = text.find(end, at)
+            at = stop + len(end) if stop >= 0 else at
+            spans.append((start - (text[start - 1] == " "), at))
+    return spans
+
+
+def conversation_case(name, config, messages, given, prompt):
+    """One case of a conversation template: a chat without a system message gets the template's."""
+    shown = messages
+    if config.get("system_message") is not None and messages[0]["role"] != "system":
+        shown = [{"role": "system", "content": config["system_message"]}] + messages
+    end = config["end_of_assistant"]
+    if end in ("</s>", "<\uff5cend\u2581of\u2581sentence\uff5c>"):
+        given = {**given, "tokens": {"bos_token": "<s>", "eos_token": end}}
+    c = golden_case(name, config["chat_template"], shown, given, prompt)
+    c.update(messages=messages, conversation=config, builtin="colossalchat-llama2" if name == "llama2" else name)
+    if c["rendered"] is not None:
+        spans = conversation_spans(shown, c["rendered"], end)
+        if spans is not None:
+            c["trained"] = spans
+    return c
+
+
 def golden_case(name, template, messages, given, prompt):
     """One case: what the template makes of a conversation."""
     c = {"name": name, "template": template, "messages": messages, "add_generation_prompt": prompt, **given, "now": NOW.isoformat() + "Z",
@@ -1260,7 +1316,7 @@ def golden_case(name, template, messages, given, prompt):
 
 
 def templates_in(path):
-    """Names and texts of the chat templates in a file or folder."""
+    """Names and texts of the chat templates in a file or folder; instead of a text, a conversation template's object."""
     if os.path.isdir(path):
         for entry in sorted(os.listdir(path)):
             yield from templates_in(os.path.join(path, entry))
@@ -1276,7 +1332,7 @@ def templates_in(path):
         if stem == "tokenizer_config":
             stem = os.path.basename(os.path.dirname(os.path.abspath(path)))
         if isinstance(text, str):
-            yield stem, text
+            yield stem, config if "end_of_assistant" in config else text
         elif isinstance(text, list):  # several, by name
             for t in text:
                 yield stem + "-" + t["name"], t["template"]
@@ -1285,11 +1341,20 @@ def templates_in(path):
 def golden(folder, paths, count, seed):
     cases = []
     for path in paths:
+        builtin, _, path = path.rpartition("=")
         for name, template in templates_in(path):
             rng = random.Random(f"{seed} {name}")  # each template's cases stay what they are when another is added
             for i in range(count):
-                messages, given = conversation(rng)
-                cases.append(golden_case(name, template, messages, given, i % 2 == 1 or messages[-1]["role"] != "assistant"))
+                messages, given = plain_conversation(rng) if isinstance(template, dict) or builtin and i % 2 else conversation(rng)
+                while builtin and not all(ordinary(m, template) for m in messages):
+                    messages, given = conversation(rng)
+                prompt = i % 4 > 1 or messages[-1]["role"] != "assistant"
+                if isinstance(template, dict):
+                    cases.append(conversation_case(name, template, messages, given, prompt))
+                else:
+                    cases.append(golden_case(name, template, messages, given, prompt))
+                if builtin:
+                    cases[-1]["builtin"] = builtin
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "chat_templates.json"), "w", encoding="utf-8") as f:
         json.dump(cases, f, ensure_ascii=False, indent=0)
