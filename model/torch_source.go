@@ -25,7 +25,7 @@ func (f torchFolder) Find(name string) (Stored, bool) {
 	if !ok {
 		return Stored{}, false
 	}
-	s := Stored{Dtype: t.Dtype, Shape: t.Shape, Read: t.Read}
+	s := Stored{Dtype: t.Dtype, Shape: t.Shape, Read: t.Read, Done: t.Release}
 	switch t.Dtype {
 	case "F32", "F16", "BF16", "F64":
 	default:

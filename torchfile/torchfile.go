@@ -200,6 +200,14 @@ func (t Tensor) Read(dst []float32, from int) error {
 	return nil
 }
 
+// Release tells that the tensor won't be read soon, so that it need not stay in this
+// process's memory. Where tensors share a storage it comes back from the file.
+func (t Tensor) Release() {
+	if b, ok := t.Contiguous(); ok {
+		mapfile.Release(b)
+	}
+}
+
 // quote shortens a name from a file for an error message.
 func quote(name string) string {
 	const most = 200
