@@ -197,7 +197,7 @@ func TestRegexErrors(t *testing.T) {
 		`(`: "(", `)`: ")", `[`: "[", `[b-a]`: "range", `a{5,2}`: "{5,2}", `a{2000}`: "{2000}", `*a`: "repeat", `(a)\1`: `\1`, `\k<n>`: `\k`,
 		`(?>(?:a|ab)*)b`: "atomic", `(?:a|ab)++`: "possessive", `(?<=ab)c`: "behind", `\X`: `\X`, `\p{Nonsense}`: "Nonsense", `[[:odd:]]`: "odd",
 		`\`: "backslash", `(?P<n>a)`: "(?P", `(?<n`: "name", `(?:(?:(?:(?:a{100}){100}){100}){100})`: "instructions", `\x{110000}`: "110000",
-		strings.Repeat("(", 300): "deep", `(?=a)*`: "assertion", "a\xff": "UTF-8", `(?#`: "comment", `\p{L`: "}",
+		strings.Repeat("(", 300): "deep", `(?=a)*`: "assertion", "a\xff": "UTF-8", `(?i)ß`: "ß", `(?#`: "comment", `\p{L`: "}",
 	} {
 		_, err := compileRegex(expr)
 		if err == nil {

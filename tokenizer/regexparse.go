@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -374,17 +375,29 @@ func (p *regexParser) atom(f *regexFlags) (*node, error) {
 	case '\\':
 		return p.escape(f)
 	default:
-		return literal(c, f), nil
+		return literal(c, f)
 	}
 }
 
-func literal(c rune, f *regexFlags) *node {
+// literal is one character, with (?i) in either case.
+func literal(c rune, f *regexFlags) (*node, error) {
 	s := runeSet{{c, c}}
-	if f.fold {
-		s = s.fold()
+	if !f.fold {
+		return setNode(s), nil
 	}
-	return setNode(s)
+	if foldsToMany().has(c) {
+		return nil, regexError(fmt.Sprintf("(?i) of %c, which has several characters in the other case", c))
+	}
+	return setNode(s.fold()), nil
 }
+
+// foldsToMany are the characters whose full case folding is longer: Oniguruma
+// matches "ss" where (?i) has a sharp s. (It also matches a sharp s where (?i)
+// has "ss", which is not done here.)
+var foldsToMany = sync.OnceValue(func() runeSet {
+	return parseRuneSet(`DF 130 149 1F0 390 3B0 587 1E96-1E9A 1E9E 1F50 1F52 1F54 1F56 1F80-1FAF 1FB2-1FB4 1FB6-1FB7 1FBC 1FC2-1FC4 1FC6-1FC7
+		1FCC 1FD2-1FD3 1FD6-1FD7 1FE2-1FE4 1FE6-1FE7 1FF2-1FF4 1FF6-1FF7 1FFC FB00-FB06 FB13-FB17`)
+})
 
 // group reads what follows an opening parenthesis.
 func (p *regexParser) group(f *regexFlags) (*node, error) {
@@ -540,7 +553,7 @@ func (p *regexParser) escape(f *regexFlags) (*node, error) {
 		return nil, err
 	}
 	if s == nil {
-		return literal(c, f), nil
+		return literal(c, f)
 	}
 	return setNode(s), nil
 }

@@ -141,28 +141,39 @@ type runeValue struct {
 // newRuneTable makes a table that answers 0 for the characters of no set. Of
 // sets that overlap the last counts.
 func newRuneTable(values ...runeValue) *runeTable {
-	flat := make([]uint8, unicode.MaxRune+1)
+	t := &runeTable{blocks: make([][256]uint8, 1, 64)}
+	uniform := map[uint8]uint16{0: 0}
+	var own [len(t.block)]bool // blocks that are stored for one place alone
 	for _, v := range values {
 		for _, r := range v.set {
-			part := flat[r.lo : r.hi+1]
-			for i := range part {
-				part[i] = v.value
+			for b := r.lo >> 8; b <= r.hi>>8; b++ {
+				lo, hi := max(r.lo, b<<8), min(r.hi, b<<8|255)
+				if hi-lo == 255 && !own[b] {
+					id, ok := uniform[v.value]
+					if !ok {
+						id = uint16(len(t.blocks))
+						uniform[v.value] = id
+						var all [256]uint8
+						for i := range all {
+							all[i] = v.value
+						}
+						t.blocks = append(t.blocks, all)
+					}
+					t.block[b] = id
+					continue
+				}
+				if !own[b] {
+					t.blocks = append(t.blocks, t.blocks[t.block[b]])
+					t.block[b], own[b] = uint16(len(t.blocks)-1), true
+				}
+				part := t.blocks[t.block[b]][lo&255 : hi&255+1]
+				for i := range part {
+					part[i] = v.value
+				}
 			}
 		}
 	}
-	t := new(runeTable)
-	copy(t.ascii[:], flat)
-	seen := map[[256]uint8]uint16{}
-	for i := range t.block {
-		b := [256]uint8(flat[i*256:])
-		at, ok := seen[b]
-		if !ok {
-			at = uint16(len(t.blocks))
-			seen[b] = at
-			t.blocks = append(t.blocks, b)
-		}
-		t.block[i] = at
-	}
+	copy(t.ascii[:], t.blocks[t.block[0]][:])
 	return t
 }
 
