@@ -172,7 +172,7 @@ func (r *ggufReader) family() (string, error) {
 		if f := families[fam]; f != nil && ggufArchitectures[fam] == r.arch && name == f.architecture(CausalLM) {
 			return fam, nil
 		}
-		return "", fmt.Errorf("metadata %s is %q, which is no class of architecture %s", ggufHFKey, name, r.arch)
+		return "", fmt.Errorf("metadata %s is %.60q, which is no class of architecture %s", ggufHFKey, name, r.arch)
 	}
 	if r.arch == "llama" {
 		if n, ok := r.whole("expert_count"); ok && n > 0 {
@@ -191,7 +191,7 @@ func (r *ggufReader) family() (string, error) {
 		known = append(known, arch)
 	}
 	sort.Strings(known)
-	return "", fmt.Errorf("metadata general.architecture is %q, which is not known to this version; known: %s", r.arch, strings.Join(slices.Compact(known), ", "))
+	return "", fmt.Errorf("metadata general.architecture is %.60q, which is not known to this version; known: %s", r.arch, strings.Join(slices.Compact(known), ", "))
 }
 
 // fill writes the fields of a family.

@@ -56,7 +56,7 @@ func (r *ggufReader) scaling(theta float64, dim int) map[string]any {
 	case kind == "" || kind == "none" || kind == "linear" || kind == "longrope":
 		return nil // longrope without factors is a context that isn't stretched
 	}
-	r.fail(fmt.Errorf("metadata %s is %q, expected none, linear, yarn or longrope", r.key("rope.scaling.type"), kind))
+	r.fail(fmt.Errorf("metadata %s is %.60q, expected none, linear, yarn or longrope", r.key("rope.scaling.type"), kind))
 	return nil
 }
 

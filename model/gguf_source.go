@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"slices"
+	"sync"
 
 	"ringtail/gguf"
 )
@@ -135,10 +136,13 @@ func readColumns(t gguf.Tensor, rows, cols int) func([]float32, int) error {
 	var tile []float32
 	first := -1 // column with which the tile begins
 	line := make([]float32, wide)
+	var one sync.Mutex // reads at a time: they share the tile
 	return func(dst []float32, from int) error {
 		if len(dst) == 0 {
 			return t.Read(dst, 0)
 		}
+		one.Lock()
+		defer one.Unlock()
 		for len(dst) > 0 {
 			col, skip := from/rows, from%rows
 			if at := col / wide * wide; at != first {

@@ -1,6 +1,9 @@
 package model
 
-import "strings"
+import (
+	"strings"
+	"sync"
+)
 
 // GrowVocab writes the model at path into dir, which must exist, with a vocabulary of
 // at least so many tokens: the embedding, and the output projection where it is
@@ -52,7 +55,7 @@ func (g grown) Find(name string) (Stored, bool) {
 	}
 	cols, read := t.Shape[1], t.Read
 	t.Shape = []int{g.vocab, cols}
-	var mean []float32
+	mean := sync.OnceValues(func() ([]float32, error) { return meanRow(read, g.old, cols) })
 	t.Read = func(dst []float32, from int) error {
 		end := g.old * cols
 		if n := min(len(dst), end-from); n > 0 || len(dst) == 0 {
@@ -61,14 +64,15 @@ func (g grown) Find(name string) (Stored, bool) {
 			}
 			dst, from = dst[n:], from+n
 		}
-		if len(dst) > 0 && mean == nil {
-			var err error
-			if mean, err = meanRow(read, g.old, cols); err != nil {
-				return err
-			}
+		if len(dst) == 0 {
+			return nil
+		}
+		row, err := mean()
+		if err != nil {
+			return err
 		}
 		for i := range dst {
-			dst[i] = mean[(from+i)%cols]
+			dst[i] = row[(from+i)%cols]
 		}
 		return nil
 	}

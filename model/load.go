@@ -1,9 +1,12 @@
 package model
 
 import (
+	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"ringtail/shard"
 	"ringtail/tensor"
@@ -116,10 +119,26 @@ func (l *loader) read(m *Model, s shard.Spec) error {
 		})
 	}
 	return m.Store.SetTensor(s.Name, func(dst []float32) error {
-		err := t.Read(dst, at)
+		err := readParts(t, dst, at)
 		at += len(dst)
 		return err
 	})
+}
+
+// readParts reads a piece of a tensor on all processors: converting numbers, and
+// touching memory for the first time, is slower than a disk or a page cache gives them.
+func readParts(t Stored, dst []float32, from int) error {
+	const least = 1 << 16 // of any format's blocks a multiple
+	n := runtime.GOMAXPROCS(0)
+	size := max(least, (len(dst)/n+least-1)/least*least)
+	errs := make([]error, (len(dst)+size-1)/size)
+	var all sync.WaitGroup
+	for i := range errs {
+		part := dst[i*size : min((i+1)*size, len(dst))]
+		all.Go(func() { errs[i] = t.Read(part, from+i*size) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // find looks a tensor up by its name, or by that name without the prefix of the

@@ -23,7 +23,7 @@ type Stored struct {
 	// Read fills dst with the elements from … from+len(dst)−1, row by row. Formats
 	// that store blocks ask for whole ones; Load reads whole tensors, or pieces that fit
 	// all of them (a multiple of 2^20 elements, and the rest). Nothing is read into an empty dst, but a
-	// type that can't be read is an error.
+	// type that can't be read is an error. It may be called from several goroutines.
 	Read func(dst []float32, from int) error
 	// Done, if not nil, tells that the tensor was read and its memory can go.
 	Done func()

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import families
 
 torch.set_num_threads(1)
-tf.logging.set_verbosity_error()
+tf.logging.set_verbosity_error(); tf.logging.disable_progress_bar()
 seed = int(sys.argv[1]) if len(sys.argv) > 1 else 1
 work = tempfile.mkdtemp()
 tool, product = os.path.join(work, "tool"), os.path.join(work, "ringtail")

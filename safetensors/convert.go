@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
 )
 
 // ToFloat32 converts the elements of t (F32, F16, BF16 or F64) into dst, which
@@ -27,11 +30,24 @@ func ToFloat32(dst []float32, dtype string, src []byte) error {
 	}
 	switch dtype {
 	case "F32":
+		if !cpu.IsBigEndian {
+			copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), 4*len(dst)), src)
+			break
+		}
 		for i := range dst {
 			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 		}
 	case "BF16":
-		for i := range dst {
+		i := 0
+		for ; i+4 <= len(dst); i += 4 { // four at a time: this is what large models are loaded by
+			v := binary.LittleEndian.Uint64(src[2*i:])
+			d := dst[i : i+4 : i+4]
+			d[0] = math.Float32frombits(uint32(v) << 16)
+			d[1] = math.Float32frombits(uint32(v) &^ 0xffff)
+			d[2] = math.Float32frombits(uint32(v>>32) << 16)
+			d[3] = math.Float32frombits(uint32(v>>32) &^ 0xffff)
+		}
+		for ; i < len(dst); i++ {
 			dst[i] = BF16ToFloat32(binary.LittleEndian.Uint16(src[2*i:]))
 		}
 	case "F16":

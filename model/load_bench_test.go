@@ -1,0 +1,73 @@
+package model
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"ringtail/safetensors"
+	"ringtail/tensor/cpu"
+)
+
+// BenchmarkLoad loads a folder of some 270 MB from the page cache. Beside it stands what
+// the machine gives: the same bytes read into one buffer.
+func BenchmarkLoad(b *testing.B) {
+	for _, dtype := range []string{"bfloat16", "float32"} {
+		dir := b.TempDir()
+		c, err := ParseConfig([]byte(fmt.Sprintf(`{"architectures": ["LlamaForCausalLM"], "dtype": %q, "vocab_size": 32000, "hidden_size": 1024,
+			"num_hidden_layers": 5, "num_attention_heads": 16, "intermediate_size": 2816}`, dtype)))
+		if err != nil {
+			b.Fatal(err)
+		}
+		m, err := New(c, cpu.New(), Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := m.Save(dir); err != nil {
+			b.Fatal(err)
+		}
+		m.Free()
+		file := filepath.Join(dir, safetensors.SingleFile)
+		info, err := os.Stat(file)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(dtype+"/load", func(b *testing.B) {
+			b.SetBytes(info.Size())
+			for b.Loop() {
+				m, err := Load(dir, cpu.New(), Options{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				m.Free()
+			}
+		})
+		b.Run(dtype+"/open", func(b *testing.B) {
+			for b.Loop() {
+				_, src, err := Open(dir)
+				if err != nil {
+					b.Fatal(err)
+				}
+				src.Close()
+			}
+		})
+		b.Run(dtype+"/read", func(b *testing.B) {
+			b.SetBytes(info.Size())
+			buf := make([]byte, 1<<20)
+			for b.Loop() {
+				f, err := os.Open(file)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for {
+					if _, err := f.Read(buf); err == io.EOF {
+						break
+					}
+				}
+				f.Close()
+			}
+		})
+	}
+}
