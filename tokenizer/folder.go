@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -365,7 +366,7 @@ func (t *Tokenizer) configFiles() (config, special []byte) {
 	if f == nil {
 		f = &folderFiles{}
 	}
-	same := t.folder != nil && reflect.DeepEqual(f.config, t.config) && f.tokens == t.Size() && !f.converted
+	same := t.folder != nil && reflect.DeepEqual(f.config, t.config) && f.tokens == t.Size() && len(t.fresh) == 0 && !f.converted
 	config, special = f.configBytes, f.mapBytes
 	if !same || config == nil {
 		config = t.writeConfig(f)
@@ -405,6 +406,9 @@ func (t *Tokenizer) writeConfig(f *folderFiles) []byte {
 	}
 	if raw := o.values["added_tokens_decoder"]; kindOf(raw) == "object" {
 		o.setRaw("added_tokens_decoder", t.addedDecoder(raw))
+	}
+	if f.configDoc != nil {
+		t.addExtraSpecial(o)
 	}
 	return o.bytes()
 }
@@ -452,6 +456,37 @@ func (t *Tokenizer) extraSpecial() []string {
 	return extra
 }
 
+// addExtraSpecial adds the control tokens that are new to the list of those
+// without a role. transformers 5 calls it extra_special_tokens.
+func (t *Tokenizer) addExtraSpecial(o *object) {
+	key := "additional_special_tokens"
+	if kindOf(o.values["extra_special_tokens"]) == "array" {
+		key = "extra_special_tokens"
+	}
+	var list []json.RawMessage
+	known := []string{t.config.BOS, t.config.EOS, t.config.PAD, t.config.UNK}
+	if raw := o.values[key]; kindOf(raw) == "array" {
+		// It was well-formed when it was read.
+		_ = eachElement(raw, key, func(_ int, value []byte) error {
+			list = append(list, value)
+			if a, err := readFolderToken(value, key); err == nil {
+				known = append(known, a.Content)
+			}
+			return nil
+		})
+	}
+	before := len(list)
+	for _, s := range t.fresh {
+		if !slices.Contains(known, s) {
+			known = append(known, s)
+			list = append(list, quoteJSON(s))
+		}
+	}
+	if len(list) > before {
+		o.set(key, list)
+	}
+}
+
 // addedDecoder returns the configuration's list of added tokens with those that
 // it lacks.
 func (t *Tokenizer) addedDecoder(raw []byte) []byte {
@@ -465,10 +500,10 @@ func (t *Tokenizer) addedDecoder(raw []byte) []byte {
 	missing := false
 	for i, id := range ids {
 		key := fmt.Sprint(id)
-		if _, ok := o.values[key]; ok {
+		a := tokens[i]
+		if _, ok := o.values[key]; ok && !slices.Contains(t.fresh, a.Content) {
 			continue
 		}
-		a := tokens[i]
 		missing = true
 		o.set(key, struct {
 			Content    string `json:"content"`
@@ -495,7 +530,9 @@ func (t *Tokenizer) writeSpecialMap(f *folderFiles) []byte {
 	for i, n := range t.config.tokenNames() {
 		setChanged(o, n.key, *n.name, *had.tokenNames()[i].name)
 	}
-	if f.mapDoc == nil {
+	if f.mapDoc != nil {
+		t.addExtraSpecial(o)
+	} else {
 		if extra := t.extraSpecial(); len(extra) > 0 {
 			o.set("additional_special_tokens", extra)
 		}

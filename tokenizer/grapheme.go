@@ -6,7 +6,7 @@ import (
 )
 
 // Clusters of characters that are seen as one (UAX 29, extended grapheme
-// clusters, version 15), as far as they may be short: the rules for Hangul
+// clusters, version 17), as far as they may be short: the rules for Hangul
 // syllables, emoji sequences, flags and Indic conjuncts join only characters of
 // three bytes and more, so that such clusters are longer than any that
 // Precompiled looks at as a whole. They may come out in parts here.
@@ -48,11 +48,14 @@ func isExtend(r rune) bool {
 		return false
 	case r == 0x200C, r == 0x200D, r == 0x0E33, r == 0x0EB3, r >= 0x1F3FB && r <= 0x1F3FF:
 		return true
-	case unicode.In(r, unicode.Mn, unicode.Me, unicode.Other_Grapheme_Extend):
+	case unicode.In(r, unicode.Mn, unicode.Me, unicode.Other_Grapheme_Extend, newerMarks):
 		return true
 	}
 	return unicode.Is(unicode.Mc, r) && !unicode.Is(notSpacingMark, r)
 }
+
+// newerMarks has the marks of at most three bytes that Unicode 16 and 17 added.
+var newerMarks = &unicode.RangeTable{R16: []unicode.Range16{{0x897, 0x897, 1}, {0x1ACF, 0x1ADD, 1}, {0x1AE0, 0x1AEB, 1}}}
 
 // notSpacingMark has the characters of Mc that UAX 29 excepts from SpacingMark.
 var notSpacingMark = &unicode.RangeTable{R16: []unicode.Range16{

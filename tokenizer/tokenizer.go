@@ -53,6 +53,7 @@ type Tokenizer struct {
 
 	config Config
 	folder *folderFiles // nil: not from a folder
+	fresh  []string     // control tokens added since
 
 	sinks sync.Pool // of *sink
 }
@@ -281,6 +282,9 @@ func (t *Tokenizer) AddTokens(tokens ...AddedToken) ([]int32, error) {
 		t.added.tokens[id] = a
 		t.added.ids[a.Content] = id
 		ids[i] = id
+		if a.Special {
+			t.fresh = append(t.fresh, a.Content)
+		}
 	}
 	t.rebuildAdded()
 	t.writeAdded()

@@ -23,6 +23,7 @@ type tokenizerCmd struct {
 	Train  tokenizerTrainCmd  `cmd:"" help:"Train a byte-level BPE on your text and chats"`
 	Encode tokenizerEncodeCmd `cmd:"" help:"Text into token ids"`
 	Decode tokenizerDecodeCmd `cmd:"" help:"Token ids into text"`
+	Add    tokenizerAddCmd    `cmd:"" help:"Add tokens to a model: its tokenizer and its embedding grow together"`
 }
 
 type tokenizerTrainCmd struct {
