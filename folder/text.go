@@ -43,7 +43,13 @@ func Open(dir, from, template string) (*Text, error) {
 	if err != nil {
 		return nil, err
 	}
+	return New(tok, template)
+}
+
+// New is Open with the tokenizer at hand.
+func New(tok *tokenizer.Tokenizer, template string) (*Text, error) {
 	t := &Text{Tokenizer: tok, adapter: newAdapter(tok)}
+	var err error
 	if template != "" {
 		if t.Template, err = openTemplate(template, tok); err != nil {
 			return nil, err

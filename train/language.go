@@ -50,7 +50,7 @@ func (l *language) common() *basis { return &l.basis }
 func (l *language) load(ctx context.Context) error {
 	r := l.rec
 	var err error
-	if l.text, err = folder.Open(r.Model.Path, r.Tokenizer, r.Template); err != nil {
+	if l.text, err = r.Model.text(r.Tokenizer, r.Template); err != nil {
 		return err
 	}
 	use := data.UseSFT

@@ -13,6 +13,7 @@ import (
 	"ringtail/model"
 	"ringtail/shard"
 	"ringtail/tensor"
+	"ringtail/tokenizer"
 )
 
 // open reads the model or makes a new one, to be trained with a head.
@@ -22,6 +23,9 @@ func (r *Model) open(dev tensor.Device, text *folder.Text, head model.Head, seed
 		if _, err := path.Match(p, "x"); err != nil {
 			return nil, fmt.Errorf("model.freeze: %q: %w", p, err)
 		}
+	}
+	if r.adds() {
+		opt.Vocab = text.Tokenizer.Size()
 	}
 	var m *model.Model
 	var err error
@@ -43,6 +47,38 @@ func (r *Model) open(dev tensor.Device, text *folder.Text, head model.Head, seed
 	}
 	setTokens(m.Config, text)
 	return m, nil
+}
+
+// adds tells whether the recipe adds tokens.
+func (r *Model) adds() bool { return len(r.Tokens) > 0 || r.Pad != "" }
+
+// text opens the tokenizer, of the model or of from, with the tokens that the recipe
+// adds, and the template: markers that are added choose it as those of the model do.
+func (r *Model) text(from, template string) (*folder.Text, error) {
+	if !r.adds() {
+		return folder.Open(r.Path, from, template)
+	}
+	if from == "" {
+		from = r.Path
+	}
+	tok, err := folder.OpenTokenizer(from)
+	if err != nil {
+		return nil, err
+	}
+	tokens := r.Tokens
+	if r.Pad != "" {
+		tok.Config().PAD = r.Pad
+		tokens = append(slices.Clone(tokens), r.Pad)
+	}
+	for _, s := range tokens {
+		if id, ok := tok.ID(s); ok && tok.IsSpecial(id) {
+			continue // it is there
+		}
+		if _, err := tok.AddTokens(tokenizer.AddedToken{Content: s, Special: true}); err != nil {
+			return nil, fmt.Errorf("model.add_tokens: %w", err)
+		}
+	}
+	return folder.New(tok, template)
 }
 
 // fit checks a model against what the recipe says of it.

@@ -51,6 +51,8 @@ type Model struct {
 	New    *NewModel `yaml:"new" help:"Or: a new LLaMA with random weights"`
 	Dtype  string    `yaml:"dtype" oneof:"|float32|bfloat16|float16" help:"Type of the weights in the result; absent: as the start's, float32 for a new model"`
 	Freeze []string  `yaml:"freeze" help:"Parameters that are not trained, as patterns of their names: model.embed_tokens.*"`
+	Tokens []string  `yaml:"add_tokens" help:"Control tokens added to the tokenizer, such as a chat template's markers; the embedding grows by rows that are the mean of the others"`
+	Pad    string    `yaml:"pad_token" help:"Token that fills up rows elsewhere, added where it is new"`
 }
 
 // NewModel is the shape of a model trained from scratch, in config.json's terms.
