@@ -197,11 +197,11 @@ func readVocabulary(m *gguf.Metadata) (*vocabulary, error) {
 	case "gpt2":
 		p, known := preTokenizerNamed(v.pre)
 		if !known {
-			return nil, fmt.Errorf("metadata %s is %q, which is not known to this version; give the model's own tokenizer.json", keyPre, v.pre)
+			return nil, fmt.Errorf("metadata %s is %.60q, which is not known to this version; give the model's own tokenizer.json", keyPre, v.pre)
 		}
 		v.addBOS = p.bos
 	default:
-		return nil, fmt.Errorf("metadata %s is %q, expected gpt2, llama or t5", keyModel, v.model)
+		return nil, fmt.Errorf("metadata %s is %.60q, expected gpt2, llama or t5", keyModel, v.model)
 	}
 	for key, to := range map[string]*int{keyBOS: &v.bos, keyEOS: &v.eos, keyUNK: &v.unk, keyPAD: &v.pad} {
 		id, ok, err := m.Int(key)
@@ -303,7 +303,7 @@ func (v *vocabulary) ids(without []int64, needed map[string]bool) (map[string]in
 			continue
 		}
 		if old, twice := out[s]; twice {
-			return nil, fmt.Errorf("metadata %s has %q twice, as %d and %d", keyTokens, s, old, id)
+			return nil, fmt.Errorf("metadata %s has %.60q twice, as %d and %d", keyTokens, s, old, id)
 		}
 		out[s] = id
 	}
@@ -324,7 +324,7 @@ func (v *vocabulary) byteLevel(doc component) error {
 			}
 		}
 		if at < 0 || at == len(line)-1 {
-			return fmt.Errorf("metadata %s[%d] is %q, expected two tokens with a space between", keyMerges, i, line)
+			return fmt.Errorf("metadata %s[%d] is %.60q, expected two tokens with a space between", keyMerges, i, line)
 		}
 		left, right := line[:at], line[at+1:]
 		merges = append(merges, [2]string{left, right})

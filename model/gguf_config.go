@@ -289,16 +289,20 @@ func (r *ggufReader) gptNeoX() {
 	r.fail(err)
 	r.out["use_parallel_residual"] = parallel || !ok
 	r.out["hidden_act"] = "gelu"
-	part := 0.25
-	if n, ok := r.whole("rope.dimension_count"); ok && heads > 0 && hidden >= heads {
-		part = float64(n) / float64(hidden/heads)
+	part, rotated := 0.25, int64(0)
+	if heads > 0 && hidden >= heads {
+		dim := hidden / heads
+		rotated = dim / 4
+		if n, ok := r.whole("rope.dimension_count"); ok {
+			rotated, part = n, float64(n)/float64(dim)
+		}
 	}
 	theta, ok := r.number("rope.freq_base")
 	if !ok {
 		theta = 10000
 	}
 	r.out["rotary_pct"], r.out["rotary_emb_base"] = part, theta
-	if scaling := r.scaling(theta, 0); scaling != nil {
+	if scaling := r.scaling(theta, rotated); scaling != nil {
 		r.out["rope_scaling"] = scaling
 	}
 }
@@ -328,10 +332,13 @@ func (r *ggufReader) gated(fam string) {
 		theta = 10000
 	}
 	r.out["rope_theta"] = theta
-	if hasRotated && rotated < dim && dim > 0 {
+	switch {
+	case !hasRotated:
+		rotated = dim
+	case rotated < dim && dim > 0:
 		r.out["partial_rotary_factor"] = float64(rotated) / float64(dim)
 	}
-	if scaling := r.scaling(theta, int(dim)); scaling != nil {
+	if scaling := r.scaling(theta, rotated); scaling != nil {
 		r.out["rope_scaling"] = scaling
 	}
 	r.out["hidden_act"] = "silu"

@@ -10,8 +10,8 @@ import (
 // How positions are stretched: GGUF has linear and yarn as metadata, and a factor of
 // each frequency as a tensor, which stands for llama3 and longrope.
 
-// scaling makes rope_scaling of config.json; dim is the size of heads.
-func (r *ggufReader) scaling(theta float64, dim int) map[string]any {
+// scaling makes rope_scaling of config.json; dim is the number of rotated columns.
+func (r *ggufReader) scaling(theta float64, dim int64) map[string]any {
 	kind, _, err := r.m.Text(r.key("rope.scaling.type"))
 	r.fail(err)
 	factor, hasFactor := r.number("rope.scaling.factor")
@@ -33,8 +33,8 @@ func (r *ggufReader) scaling(theta float64, dim int) map[string]any {
 		return out
 	}
 	if factors := r.values("rope_freqs.weight"); factors != nil {
-		if dim > 0 && len(factors) != dim/2 {
-			r.fail(fmt.Errorf("tensor rope_freqs.weight has %d elements, expected half a head's, %d", len(factors), dim/2))
+		if int64(len(factors)) != dim/2 || dim < 2 {
+			r.fail(fmt.Errorf("tensor rope_freqs.weight has %d elements, expected half of the rotated columns, %d", len(factors), dim/2))
 			return nil
 		}
 		return frequencyFactors(factors, theta, dim, original)
@@ -71,7 +71,7 @@ func longropeScale(factor, original float64) float64 {
 // frequencyFactors says what factors of the frequencies mean in config.json: the
 // parameters of llama3 that give them or, where none do, a longrope that is as
 // long as it is short.
-func frequencyFactors(factors []float64, theta float64, dim int, original int64) map[string]any {
+func frequencyFactors(factors []float64, theta float64, dim int64, original int64) map[string]any {
 	plain := true
 	for _, f := range factors {
 		plain = plain && f == 1
@@ -89,8 +89,8 @@ func frequencyFactors(factors []float64, theta float64, dim int, original int64)
 // fitLlama3 finds the parameters behind factors. Between the two bounds 1/factor
 // is linear in the frequency: two points give two of the three unknowns, and the files of
 // all published models have low_freq_factor 1. One point alone leaves a choice.
-func fitLlama3(factors []float64, theta float64, dim int, original int64) (Rope, bool) {
-	r := Rope{Type: "llama3", Theta: theta, Dim: dim, LowFreq: 1, HighFreq: 4}
+func fitLlama3(factors []float64, theta float64, dim int64, original int64) (Rope, bool) {
+	r := Rope{Type: "llama3", Theta: theta, Dim: int(dim), LowFreq: 1, HighFreq: 4}
 	wave := make([]float64, len(factors)) // 1/wavelength of each frequency
 	var mid []int                         // between the bounds
 	for i, f := range factors {

@@ -24,6 +24,10 @@ func openGGUF(path string) (*Config, Source, error) {
 		file.Close()
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if err := c.ggufLayers(file); err != nil {
+		file.Close()
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
 	s := &ggufSource{file: file, c: c, stored: map[string]Stored{}}
 	places := c.ggufPlaces()
 	for _, spec := range c.specs(Options{}, CausalLM) {
@@ -44,6 +48,28 @@ func openGGUF(path string) (*Config, Source, error) {
 		s.stored[spec.Name] = stored
 	}
 	return c, s, nil
+}
+
+// ggufLayers holds the numbers of layers and experts to the tensors that are there,
+// before lists as long as they say are made.
+func (c *Config) ggufLayers(file *gguf.File) error {
+	if n := len(file.Names()); c.Layers > n {
+		return fmt.Errorf("the metadata say %d layers, but there are only %d tensors", c.Layers, n)
+	}
+	for i := range c.Layers {
+		if !c.sparse(i) {
+			continue
+		}
+		name, want := fmt.Sprintf("blk.%d.ffn_gate_exps.weight", i), []int{c.Experts.Count, c.Experts.MLP, c.Hidden}
+		t, ok := file.Tensor(name)
+		if !ok {
+			return fmt.Errorf("no tensor %s, which holds the gates of %d experts", name, c.Experts.Count)
+		}
+		if !slices.Equal(t.Shape, want) {
+			return fmt.Errorf("tensor %s has shape %v, the metadata ask for %v", name, t.Shape, want)
+		}
+	}
+	return nil
 }
 
 // ggufSource is a GGUF file as a Source.

@@ -490,15 +490,18 @@ func TestGGUFMetadata(t *testing.T) {
 		"rope_theta is -1":                                        {"llama", set("llama.rope.freq_base", float32(-1))},
 		"layer_norm_rms_epsilon is the string":                    {"llama", set("llama.attention.layer_norm_rms_epsilon", "small")},
 		`scaling.type is "su"`:                                    {"llama", set("llama.rope.scaling.type", "su")},
-		"expected half a head's":                                  {"llama 3", set("llama.attention.key_length", uint32(6), "llama.rope.dimension_count", uint32(6))},
+		"expected half of the rotated columns":                    {"llama 3", set("llama.attention.key_length", uint32(6), "llama.rope.dimension_count", uint32(6))},
 		"the metadata ask for [24 32]":                            {"llama", set("llama.attention.key_length", uint32(6), "llama.rope.dimension_count", uint32(6))},
 		"no matrix token_embd.weight":                             {"llama", set("drop token_embd.weight", true)},
 		"no matrix position_embd.weight":                          {"gpt2", set("drop position_embd.weight", true)},
 		"has 1 elements, expected one a layer, 2":                 {"gemma3", set("gemma3.attention.sliding_window_pattern", []bool{true})},
 		"sliding_window_pattern is 0":                             {"gemma3", set("gemma3.attention.sliding_window_pattern", uint32(0))},
 		"use_parallel_residual is 1 (u8), expected true or false": {"gptneox", set("gptneox.use_parallel_residual", uint8(1))},
+		"the metadata say 8000 layers":                            {"llama", set("llama.block_count", uint32(8000))},
+		"the metadata ask for [4000 48 32]":                       {"mixtral", set("llama.expert_count", uint32(4000))},
+		"no tensor blk.1.ffn_gate_exps.weight":                    {"mixtral", set("drop blk.1.ffn_gate_exps.weight", true)},
 		"num_experts_per_tok 9":                                   {"mixtral", set("llama.expert_used_count", uint32(9))},
-		"the metadata ask for [2 32]":                             {"mixtral", set("llama.expert_count", uint32(2))},
+		"the metadata ask for [2 48 32]":                          {"mixtral", set("llama.expert_count", uint32(2))},
 	} {
 		path := foreign(t, c.config, c.change)
 		_, _, err := openGGUF(path)
@@ -525,7 +528,7 @@ func TestFitLlama3(t *testing.T) {
 		for j, f := range want {
 			factors[j] = decimal(float64(float32(f)))
 		}
-		p := frequencyFactors(factors, r.Theta, r.Dim, 0)
+		p := frequencyFactors(factors, r.Theta, int64(r.Dim), 0)
 		if p["rope_type"] != "llama3" || p["factor"] != r.Factor {
 			t.Errorf("%+v: %v", r, p)
 			continue
