@@ -274,3 +274,54 @@ func (e byteWeights) EncodeTurns(messages []Message, tools []byte) (ids []int32,
 	}
 	return ids, turns, nil
 }
+
+// Functions and calls reach the template, and calls are trained on as answers are, whichever form the file has.
+func TestToolsReachTheTemplate(t *testing.T) {
+	const aware = "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}" +
+		"{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}<|im_end|>\n{% endfor %}" +
+		"{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+	openai := `{"tools":[{"type":"function","function":{"name":"weather"}}],"messages":[{"role":"user","content":"Rain?"},{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"weather","arguments":"{\"city\": \"Oslo\"}"}}]},{"role":"tool","tool_call_id":"c","content":"dry"},{"role":"assistant","content":"No."}]}`
+	sharegpt := `{"tools":"[{\"name\":\"weather\"}]","conversations":[{"from":"human","value":"Rain?"},{"from":"function_call","value":"{\"name\":\"weather\",\"arguments\":{\"city\":\"Oslo\"}}"},{"from":"observation","value":"dry"},{"from":"gpt","value":"No."}]}`
+	for _, c := range []struct{ about, template, text, trained string }{
+		{"a template that knows tools", aware,
+			"<|im_start|>system\n[{\"type\": \"function\", \"function\": {\"name\": \"weather\"}}]<|im_end|>\n<|im_start|>user\nRain?<|im_end|>\n" +
+				"<|im_start|>assistant\n<call>weather {\"city\": \"Oslo\"}</call><|im_end|>\n<|im_start|>tool\ndry<|im_end|>\n<|im_start|>assistant\nNo.<|im_end|>\n",
+			"<call>weather {\"city\": \"Oslo\"}</call><|im_end|>No.<|im_end|>"},
+		{"one that doesn't", chatML,
+			"<|im_start|>system\nFunctions that can be called, as JSON:\n[{\"type\":\"function\",\"function\":{\"name\":\"weather\"}}]<|im_end|>\n<|im_start|>user\nRain?<|im_end|>\n" +
+				"<|im_start|>assistant\n{\"name\":\"weather\",\"arguments\":{\"city\":\"Oslo\"}}<|im_end|>\n<|im_start|>user\ndry<|im_end|>\n<|im_start|>assistant\nNo.<|im_end|>\n",
+			"{\"name\":\"weather\",\"arguments\":{\"city\":\"Oslo\"}}<|im_end|>No.<|im_end|>"},
+	} {
+		template, err := chat.New("test", c.template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		enc := &ChatEncoder{Tokenizer: charTokenizer{}, Template: template, EOSID: 310}
+		for name, row := range map[string]string{"openai": openai, "sharegpt": sharegpt} {
+			d, err := Load(t.Context(), []Source{{Files: []string{write(t, "a.jsonl", row+"\n")}}}, Options{}, enc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seq, _ := d.Sequence(0)
+			text, trained := "", ""
+			for i, id := range seq.IDs[1:] { // behind the BOS
+				s := string(rune(id))
+				for special, sid := range charSpecials {
+					if id == sid {
+						s = special
+					}
+				}
+				text += s
+				if seq.Trained[i+1] {
+					trained += s
+				}
+			}
+			if text != c.text {
+				t.Errorf("%s, %s: the text is\n%s\nwant\n%s", c.about, name, text, c.text)
+			}
+			if strings.TrimSuffix(trained, "\n") != c.trained {
+				t.Errorf("%s, %s: trained on %q, want %q", c.about, name, trained, c.trained)
+			}
+		}
+	}
+}
