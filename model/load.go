@@ -38,6 +38,9 @@ func Load(path string, dev tensor.Device, opt Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s, ok := src.(interface{ Notes() []string }); ok {
+		m.Notes = s.Notes()
+	}
 	for _, s := range specs {
 		if s.Name == l.fresh {
 			m.initTensor(l.fresh, opt.Seed)

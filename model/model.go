@@ -49,6 +49,7 @@ type Model struct {
 	Config *Config
 	Store  *shard.Store
 	Head   Head
+	Notes  []string // what Load left out of the weights, to be told
 
 	dev       tensor.Device
 	embed     *autograd.Param

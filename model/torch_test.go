@@ -113,6 +113,13 @@ func TestLoadTorchRefuses(t *testing.T) {
 			t.Errorf("%v doesn't say %q in a line", err, want)
 		}
 	}
+	m, err := Load(filepath.Join("testdata", "torch", "llama", "colossal-rm"), cpu.New(), Options{Head: ScalarHead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Free(); len(m.Notes) != 1 || !strings.Contains(m.Notes[0], "value_head.bias is left out") {
+		t.Errorf("notes %q", m.Notes)
+	}
 	if _, err := Load(filepath.Join("testdata", "torch", "llama", "bin"), cpu.New(), Options{Head: ScalarHead}); err == nil || !strings.Contains(err.Error(), "no reward or value model") {
 		t.Errorf("a language model as a reward model: %v", err)
 	}

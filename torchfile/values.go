@@ -13,7 +13,6 @@ type (
 	list   struct{ items []any }
 	tuple  []any
 	set    struct{} // what a set holds is of no use here
-	mark   struct{} // of the stack
 	global struct{ module, name string }
 	opaque struct{ what string } // a value that is allowed and of no use here
 )

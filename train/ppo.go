@@ -231,6 +231,9 @@ func (p *ppo) loadModels() error {
 		if *m.dst, err = model.Load(m.dir, p.dev, m.opt); err != nil {
 			return fmt.Errorf("%s: %w", m.key, err)
 		}
+		for _, note := range (*m.dst).Notes {
+			p.notes = append(p.notes, fmt.Sprintf("note: %s: %s", m.key, note))
+		}
 		c := (*m.dst).Config
 		if c.Vocab < p.actor.Config.Vocab {
 			return fmt.Errorf("%s: %s has embeddings of %d tokens, the actor %s of %d: it couldn't read all that the actor may say; both must come from the same model",
