@@ -20,6 +20,12 @@ func FuzzParse(f *testing.F) {
 		"model", bpeJSON("byte_fallback", "true", "end_of_word_suffix", `"b"`, "unk_token", `"a"`))))
 	f.Add([]byte(file("pre_tokenizer", `{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}`,
 		"decoder", `{"type": "Strip", "content": "a", "start": 1, "stop": 2}`)))
+	f.Add([]byte(file("model", `{"type": "WordPiece", "unk_token": "b", "continuing_subword_prefix": "##", "max_input_chars_per_word": 9, "vocab": {"b": 0, "a": 1, "##b": 2}}`,
+		"normalizer", `{"type": "BertNormalizer", "strip_accents": true}`, "pre_tokenizer", `{"type": "BertPreTokenizer"}`, "decoder", `{"type": "WordPiece"}`,
+		"post_processor", `{"type": "BertProcessing", "sep": ["a", 1], "cls": ["b", 0]}`)))
+	f.Add([]byte(file("model", `{"type": "WordLevel", "unk_token": "b", "vocab": {"b": 0, "ab": 1}}`, "decoder", `{"type": "CTC"}`,
+		"pre_tokenizer", `{"type": "Sequence", "pretokenizers": [{"type": "UnicodeScripts"}, {"type": "Split", "pattern": {"Regex": "(?i:[^\\W_]++|(?<=a)(?!b))"}, "behavior": "Removed"},
+			{"type": "FixedLength", "length": 2}, {"type": "Whitespace"}]}`, "normalizer", `{"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "NFKC"}]}`)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		tok, err := Parse(data, "fuzz.json")
 		if err != nil {
@@ -42,7 +48,18 @@ func FuzzParse(f *testing.F) {
 					t.Errorf("offsets %v", o)
 				}
 			}
-			tok.Decode(ids, true)
+			decoded := tok.Decode(ids, true)
+			stream := tok.NewStream(true)
+			var streamed strings.Builder
+			for _, id := range ids {
+				streamed.WriteString(stream.Push(id))
+			}
+			if streamed.WriteString(stream.Flush()); streamed.String() != decoded {
+				t.Errorf("streamed %q, decoded %q", streamed.String(), decoded)
+			}
+			if plain := tok.Encode(text, o); !slices.Equal(plain, ids) {
+				t.Errorf("ids are %d, and %d with offsets", plain, ids)
+			}
 		}
 		if _, err := tok.AddTokens(AddedToken{Content: "<new>", Special: true}); err != nil {
 			t.Fatal(err)

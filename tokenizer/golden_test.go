@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"ringtail/golden"
 )
@@ -101,7 +102,11 @@ func compareVector(t *testing.T, tok *Tokenizer, i int, v vector) {
 	s := tok.NewStream(true)
 	var b strings.Builder
 	for _, id := range v.IDs {
-		b.WriteString(s.Push(id))
+		part := s.Push(id)
+		if !utf8.ValidString(part) {
+			t.Errorf("vector %d: the part %q ends within a character", i, part)
+		}
+		b.WriteString(part)
 	}
 	b.WriteString(s.Flush())
 	if b.String() != v.Decoded {

@@ -68,6 +68,7 @@ type symbols struct {
 
 	prev, next []int32
 	heap       []uint64
+	steps      int // entries that were taken from the heap
 }
 
 func (w *symbols) reset() { w.ids, w.ends = w.ids[:0], w.ends[:0] }
@@ -170,6 +171,7 @@ func (w *symbols) mergeLong(t *mergeTable) {
 	for len(h) > 0 {
 		top := h[0]
 		i := int32(uint32(top))
+		w.steps++
 		if pairs[i] == noMerge || entry(i) != top {
 			h = popHeap(h)
 			continue

@@ -32,6 +32,12 @@ func TestMutatedFiles(t *testing.T) {
 				"special_tokens": {"a": {"id": "a", "ids": [0], "tokens": ["a"]}}}]}`,
 			"decoder", `{"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
 				{"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 1}, `+metaspace+`, {"type": "BPEDecoder", "suffix": "</w>"}, `+bytes+`]}`),
+		file("model", `{"type": "WordPiece", "unk_token": "b", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": {"b": 0, "a": 1, "##b": 2}}`,
+			"normalizer", `{"type": "Sequence", "normalizers": [{"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true},
+				{"type": "Nmt"}, {"type": "NFKD"}, {"type": "StripAccents"}]}`,
+			"pre_tokenizer", `{"type": "Sequence", "pretokenizers": [{"type": "BertPreTokenizer"}, {"type": "UnicodeScripts"}, {"type": "FixedLength", "length": 2}]}`,
+			"decoder", `{"type": "Sequence", "decoders": [{"type": "WordPiece", "prefix": "##", "cleanup": true}, {"type": "CTC", "pad_token": "a", "word_delimiter_token": "|", "cleanup": true}]}`),
+		file("model", `{"type": "WordLevel", "unk_token": "b", "vocab": {"b": 0, "a": 1}}`),
 	}
 	read := 0
 	for _, base := range bases {

@@ -103,6 +103,12 @@ func TestBrokenFiles(t *testing.T) {
 		"template id":     {file("post_processor", `{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x"}}, {"Sequence": {"id": "A"}}], "special_tokens": {"x": {"ids": [77]}}}`), []string{"post_processor.single[0]", "77"}},
 		"template empty":  {file("post_processor", `{"type": "TemplateProcessing", "single": [], "special_tokens": {}}`), []string{"post_processor.single", "Sequence A"}},
 		"template B":      {file("post_processor", `{"type": "TemplateProcessing", "single": [{"Sequence": {"id": "B"}}], "special_tokens": {}}`), []string{"post_processor.single[0]"}},
+		"no such unknown": {file("model", `{"type": "WordPiece", "vocab": {"a": 0}}`), []string{"model.unk_token", "[UNK]"}},
+		"unknown word":    {file("model", `{"type": "WordLevel", "unk_token": "?", "vocab": {"a": 0}}`), []string{"model.unk_token", `"?"`}},
+		"longest word":    {file("model", `{"type": "WordPiece", "unk_token": "a", "max_input_chars_per_word": -1, "vocab": {"a": 0}}`), []string{"model.max_input_chars_per_word", "-1"}},
+		"longest's type":  {file("model", `{"type": "WordPiece", "unk_token": "a", "max_input_chars_per_word": 1.5, "vocab": {"a": 0}}`), []string{"model.max_input_chars_per_word", "integer"}},
+		"length":          {file("pre_tokenizer", `{"type": "FixedLength", "length": 0}`), []string{"pre_tokenizer.length", "0", "at least 1"}},
+		"reference":       {file("normalizer", `{"type": "Replace", "pattern": {"Regex": "(a)\\1"}, "content": ""}`), []string{"normalizer.pattern", `\1`}},
 		"roberta":         {file("post_processor", `{"type": "RobertaProcessing", "sep": ["a"], "cls": ["b", 1]}`), []string{"post_processor.sep"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,7 +124,7 @@ func TestBrokenFiles(t *testing.T) {
 			if len(err.Error()) > 400 {
 				t.Errorf("the error is %d bytes long: %.400s", len(err.Error()), err)
 			}
-			if errors.Is(err, ErrUnsupported) != (name == "regex") {
+			if errors.Is(err, ErrUnsupported) != (name == "regex" || name == "reference") {
 				t.Errorf("it is wrong about what is supported: %v", err)
 			}
 		})

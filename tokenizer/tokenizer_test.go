@@ -420,6 +420,10 @@ func TestDecoders(t *testing.T) {
 		"metaspace":             {metaspaceDecoder{"▁", prependAlways}, []string{"▁a▁", "▁b"}, "a b"},
 		"metaspace, never":      {metaspaceDecoder{"▁", prependNever}, []string{"▁a", "▁b"}, " a b"},
 		"BPE":                   {bpeDecoder{"</w>"}, []string{"a", "b</w>", "c</w>"}, "ab c"},
+		"WordPiece":             {wordPieceDecoder{"##", false}, []string{"##a", "##b", "c", ".", "##"}, "##ab c ."},
+		"WordPiece, cleaned":    {wordPieceDecoder{"##", true}, []string{"do", "n't", "say", "##s", ".", "x ' y"}, "don't says. x'y"},
+		"CTC":                   {ctcDecoder{"<pad>", "|", true}, []string{"<pad>", "h", "h", "<pad>", "h", "|", "|", "e", " ."}, "hh e."},
+		"CTC, not cleaned":      {ctcDecoder{"-", "|", false}, []string{"a", "-", "a", "a", "|"}, "aa|"},
 		"none":                  {joinDecoder{}, []string{"a", "b"}, "a b"},
 	} {
 		if got := join(c.d, c.in...); got != c.want {

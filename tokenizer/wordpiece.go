@@ -59,11 +59,11 @@ func (m *wordPiece) split(out *sink, p piece) bool {
 			if node = m.trie.step(node, s[k]); node < 0 {
 				break
 			}
-			if v := m.trie.units[node].value; v >= 0 {
+			if v := m.trie.units[node].value; v >= 0 && !(out.plainSpecial && out.special.has(v)) {
 				id, end = v, k+1
 			}
 		}
-		if id < 0 || out.plainSpecial && out.special.has(id) {
+		if id < 0 {
 			return false
 		}
 		out.add(id, p.span(i, end))
