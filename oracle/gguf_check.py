@@ -201,6 +201,61 @@ def check_models(program, golden, tmp):
     return failed
 
 
+def vocabulary_file(path, pre, source):
+    """A GGUF file with a tokenizer alone, as llama.cpp's converter writes it: of a tokenizer.json on bytes, or a sentencepiece model."""
+    w = gguf.GGUFWriter(path, "llama")
+    kinds = gguf.TokenType
+    if source.endswith(".json"):
+        import json
+        import shutil
+        from tokenizers import Tokenizer
+        t = Tokenizer.from_file(source)
+        tokens = sorted(t.get_vocab(with_added_tokens=True).items(), key=lambda x: x[1])
+        added = t.get_added_tokens_decoder()
+        w.add_tokenizer_model("gpt2")
+        w.add_tokenizer_pre(pre)
+        w.add_token_list([k for k, _ in tokens])
+        w.add_token_types([(kinds.CONTROL if added[i].special else kinds.USER_DEFINED) if i in added else kinds.NORMAL for _, i in tokens])
+        shutil.copy(source, os.path.join(os.path.dirname(path), "tokenizer.json"))
+        gguf.SpecialVocab(os.path.dirname(path), load_merges=True).add_to_gguf(w, quiet=True)
+        os.remove(os.path.join(os.path.dirname(path), "tokenizer.json"))
+        assert json.load(open(source))["post_processor"] is None
+    else:
+        from sentencepiece import SentencePieceProcessor
+        sp = SentencePieceProcessor()
+        sp.LoadFromFile(source)
+        def kind(i):
+            return kinds.UNKNOWN if sp.IsUnknown(i) else kinds.CONTROL if sp.IsControl(i) else kinds.UNUSED if sp.IsUnused(i) else \
+                kinds.BYTE if sp.IsByte(i) else kinds.NORMAL
+        w.add_tokenizer_model("llama")
+        w.add_tokenizer_pre("default")
+        w.add_token_list([sp.IdToPiece(i).encode() for i in range(sp.vocab_size())])
+        w.add_token_scores([sp.GetScore(i) for i in range(sp.vocab_size())])
+        w.add_token_types([kind(i) for i in range(sp.vocab_size())])
+    w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
+
+
+def check_tokenizers(program, golden, tmp):
+    """Files of llama.cpp's form give the ids of the tokenizers that they were made of."""
+    import json
+    failed = 0
+    for name, pre in {"gpt2_bytelevel.json": "gpt-2", "llama3_regex.json": "smaug-bpe", "qwen2_regex_nfc.json": "qwen2", "sentencepiece_bpe.model": None}.items():
+        source, path = os.path.join(golden, "tokenizers", name), os.path.join(tmp, name + ".gguf")
+        vocabulary_file(path, pre, source)
+        vectors = json.load(open(source.rsplit(".", 1)[0] + ".vectors.json"))[:80]
+        bad = []
+        for v in vectors:
+            if "\0" in v["text"]:
+                continue
+            special = name.endswith(".json")
+            ids = json.loads(ringtail(program, "tokenizer", "encode", "--model", path, "--json", *(["--special"] if special else []), "--", v["text"])) or []
+            if ids != v["ids"]:
+                bad.append(f"{v['text']!r}: {ids}, expected {v['ids']}")
+        print(f"{name:26} {len(vectors)} texts, {len(bad)} with other ids" + "".join(f"\n    {b}" for b in bad[:3]), flush=True)
+        failed += bool(bad)
+    return failed
+
+
 def main_check(program, golden):
     import tempfile
     import logging
@@ -208,7 +263,7 @@ def main_check(program, golden):
     logging.getLogger("transformers").setLevel(logging.ERROR)
     print(f"gguf {__import__('importlib.metadata').metadata.version('gguf')}, transformers {transformers.__version__}, numpy {np.__version__}")
     with tempfile.TemporaryDirectory() as tmp:
-        failed = check_models(program, golden, tmp)
+        failed = check_models(program, golden, tmp) + check_tokenizers(program, golden, tmp)
     sys.exit(1 if failed else 0)
 
 
