@@ -131,7 +131,18 @@ func (t table) tables(i int, each func(table)) {
 	}
 }
 
-func (t table) string(i int) string {
+// string is a string of at most most bytes. Many tables can share one string, so that a limit is needed.
+func (t table) string(i, most int) string {
 	p, n := t.vector(i, 1)
+	if n > most {
+		t.f.fail("the metadata hold a name of %d bytes, expected at most %d", n, most)
+		return ""
+	}
 	return string(t.f.at(p, n))
+}
+
+// is says whether a string field has a value.
+func (t table) is(i int, value string) bool {
+	p, n := t.vector(i, 1)
+	return n == len(value) && string(t.f.at(p, n)) == value
 }

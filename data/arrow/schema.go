@@ -42,6 +42,8 @@ const (
 const (
 	maxDepth  = 64
 	maxFields = 16384 // nested ones included
+	// maxProperties is how many properties of a field are looked through; extensions have two.
+	maxProperties = 64
 )
 
 // field is a column, or a part of one.
@@ -121,10 +123,14 @@ func readSchema(t table) ([]*field, error) {
 }
 
 func readField(t table, parent string, depth int, count *int) *field {
-	f := &field{name: t.string(0), kind: kind(t.byte(2))}
+	f := &field{name: t.string(0, columnar.MaxPath), kind: kind(t.byte(2))}
 	f.path = f.name
 	if parent != "" {
 		f.path = parent + "." + f.name
+	}
+	if len(f.path) > columnar.MaxPath {
+		t.f.fail("a column's name has %d bytes, expected at most %d", len(f.path), columnar.MaxPath)
+		return f
 	}
 	if *count++; depth > maxDepth || *count > maxFields {
 		t.f.fail("columns are nested more than %d deep, or more than %d", maxDepth, maxFields)
@@ -133,9 +139,11 @@ func readField(t table, parent string, depth int, count *int) *field {
 	key := columnar.Row{Limit: 16 << 20}
 	key.Text([]byte(strings.ToValidUTF8(f.name, "\ufffd")), "")
 	f.key = string(key.Buf) + ":"
-	t.tables(6, func(t table) {
-		f.json = f.json || t.string(0) == "ARROW:extension:name" && t.string(1) == "arrow.json"
-	})
+	if _, n := t.vector(6, 4); n <= maxProperties {
+		t.tables(6, func(t table) {
+			f.json = f.json || t.is(0, "ARROW:extension:name") && t.is(1, "arrow.json")
+		})
+	}
 	t.tables(5, func(t table) { f.children = append(f.children, readField(t, f.path, depth+1, count)) })
 	typ, _ := t.table(3)
 	f.readType(typ)

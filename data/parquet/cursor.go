@@ -9,6 +9,9 @@ import (
 	"ringtail/data/internal/columnar"
 )
 
+// maxInRow bounds the values of a column in one row: a run of few bytes can stand for any number of nulls.
+const maxInRow = 1 << 28
+
 // Kinds of pages.
 const (
 	dataPage       = 0
@@ -107,6 +110,7 @@ type cursor struct {
 
 	rep, def int   // levels of the next value
 	seen     int64 // levels read, of all pages
+	inRow    int   // levels of the present row
 
 	left       int64 // levels left in the page
 	reps, defs *hybrid
@@ -130,6 +134,9 @@ func (c *cursor) peek() (more bool, err error) {
 		if err := c.nextPage(); err != nil {
 			return false, err
 		}
+	}
+	if c.inRow++; c.inRow > maxInRow {
+		return false, fmt.Errorf("a row of more than %d values", maxInRow)
 	}
 	c.left--
 	c.seen++

@@ -94,6 +94,12 @@ type footer struct {
 	groups []rowGroup
 }
 
+// Bounds of what few bytes of metadata could stand for.
+const (
+	maxElements = 4 * maxColumns
+	maxGroups   = 1 << 20
+)
+
 // parseFooter reads the FileMetaData struct. Places are checked against the file's size.
 func parseFooter(b []byte, size int64) (*footer, error) {
 	t := &thrift{b: b}
@@ -101,11 +107,19 @@ func parseFooter(b []byte, size int64) (*footer, error) {
 	t.structure(func(id int, kind byte) bool {
 		switch {
 		case id == 2:
-			return t.structs(kind, func() { f.schema = append(f.schema, t.schemaElement()) })
+			return t.structs(kind, func() {
+				if f.schema = append(f.schema, t.schemaElement()); len(f.schema) > maxElements {
+					t.fail(fmt.Errorf("more than %d columns and groups", maxElements))
+				}
+			})
 		case id == 3 && kind == thriftI64:
 			f.rows = t.int()
 		case id == 4:
-			return t.structs(kind, func() { f.groups = append(f.groups, t.rowGroup(size)) })
+			return t.structs(kind, func() {
+				if f.groups = append(f.groups, t.rowGroup(size)); len(f.groups) > maxGroups {
+					t.fail(fmt.Errorf("more than %d row groups", maxGroups))
+				}
+			})
 		case id == 8:
 			t.fail(fmt.Errorf("it is encrypted: decrypt it first"))
 		default:

@@ -41,7 +41,7 @@ type BadRow = columnar.BadValue
 
 const (
 	magic     = "PAR1"
-	maxFooter = 1 << 30
+	maxFooter = 64 << 20
 )
 
 // Open reads a file's metadata. A row of more than maxRow bytes of JSON is passed over.
@@ -142,6 +142,7 @@ func (r *Reader) Next() (row []byte, tooLarge bool, err error) {
 	r.row.Reset()
 	for i := range r.cursors {
 		c := &r.cursors[i]
+		c.inRow = 0
 		if more, err := c.peek(); err != nil || !more || c.rep != 0 {
 			if err == nil {
 				err = fmt.Errorf("it has fewer rows than the metadata say")

@@ -46,6 +46,9 @@ func buildSchema(list []element) (root *node, leaves []*node, err error) {
 			if parent.path != "" {
 				n.path = parent.path + "." + n.name
 			}
+			if len(n.path) > columnar.MaxPath {
+				return nil, fmt.Errorf("a column's name has %d bytes, expected at most %d", len(n.path), columnar.MaxPath)
+			}
 			switch n.repetition {
 			case required:
 			case optional:

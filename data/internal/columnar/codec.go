@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
@@ -46,14 +47,25 @@ func Gzip(dst, src []byte, size int) ([]byte, error) {
 
 // Zstd unpacks a block of zstd.
 func Zstd(dst, src []byte, size int) ([]byte, error) {
-	r, err := zstd.NewReader(bytes.NewReader(src), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxWindow(MaxBlock/2))
-	if err != nil {
+	r := zstdReaders.Get().(*zstd.Decoder)
+	defer zstdReaders.Put(r)
+	if err := r.Reset(bytes.NewReader(src)); err != nil {
 		return nil, err
 	}
-	defer r.Close()
 	return readSized(dst, r, size, len(src))
 }
+
+// zstdReaders keeps decoders, whose tables are dear to make. With a concurrency of 1 they have no goroutines to end.
+var zstdReaders = sync.Pool{New: func() any {
+	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
+	if err != nil {
+		panic(err) // the options are right
+	}
+	return r
+}}
+
+// maxZstdWindow is the largest window that is made room for: that of zstd's option --long.
+const maxZstdWindow = 128 << 20
 
 // readSized reads exactly size bytes.
 func readSized(dst []byte, r io.Reader, size, packed int) ([]byte, error) {

@@ -27,6 +27,10 @@ type BadValue struct{ Column, Msg string }
 
 func (e *BadValue) Error() string { return fmt.Sprintf("column %q: %s", e.Column, e.Msg) }
 
+// MaxPath is the longest name of a column with those of the columns around it. Names are short; the limit keeps a file
+// from making many long ones out of few bytes.
+const MaxPath = 8 << 10
+
 // Reset begins a new row.
 func (r *Row) Reset() { r.Buf, r.Over, r.Bad = r.Buf[:0], false, nil }
 
