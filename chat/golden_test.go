@@ -68,6 +68,32 @@ func TestGoldenChatTemplates(t *testing.T) {
 	}
 }
 
+// TestBuiltinsInTransformers: the built-in templates with generation blocks render in transformers as here, and mask the
+// same text. In chat/templates,
+//
+//	python ../../oracle/chat_templates.py --golden ../testdata --cases 8 chatml.jinja deepseek.jinja phi4.jinja qwen25.jinja qwen3.jinja zephyr.jinja
+func TestBuiltinsInTransformers(t *testing.T) {
+	data, err := os.ReadFile("testdata/chat_templates.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []goldenCase
+	if err := json.Unmarshal(data, &cases); err != nil {
+		t.Fatal(err)
+	}
+	if len(cases) == 0 {
+		t.Fatal("no cases")
+	}
+	for i, c := range cases {
+		t.Run(fmt.Sprintf("%s/%d", c.Name, i), func(t *testing.T) {
+			if mustBuiltin(t, c.Name).Text() != c.Template {
+				t.Fatal("the template has changed since the cases were made")
+			}
+			checkGolden(t, c)
+		})
+	}
+}
+
 func checkGolden(t *testing.T, c goldenCase) {
 	tmpl, err := New(c.Name, c.Template)
 	if c.Conversation != nil {

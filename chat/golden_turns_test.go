@@ -6,7 +6,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"ringtail/chat/jinja"
 	"ringtail/golden"
 )
 
@@ -130,4 +132,35 @@ func headed(tmpl *Template, messages []Message, opts RenderOptions, text string)
 	opts.AddGenerationPrompt = true
 	prompt, err := tmpl.Render(messages, opts)
 	return err == nil && prompt != without && !strings.HasPrefix(text, prompt)
+}
+
+// FuzzSpans renders chats under any template: no rendering changes because spans are asked for, and whatever the
+// template does, nothing but the assistant's turns is trained.
+func FuzzSpans(f *testing.F) {
+	for _, name := range BuiltinNames() {
+		f.Add(mustBuiltin(f, name).Text(), "a", "b</s>", "", " c\n")
+	}
+	for _, text := range []string{qwen3, glm, gptOSS, commandR7B, gemma4, systemLast} {
+		f.Add(text, "<|user|>", "x", "x", "")
+	}
+	f.Fuzz(func(t *testing.T, text, a, b, c, d string) {
+		tmpl, err := New("fuzz", text)
+		if err != nil {
+			return
+		}
+		messages := []Message{sys(d), user(a), bot(b), user(c), bot(d)}
+		opts := RenderOptions{BOS: "<s>", EOS: "</s>", Limits: jinja.Limits{Steps: 20_000, Output: 1 << 20}, Now: time.Unix(0, 0)}
+		r, err := tmpl.RenderSpans(messages, opts)
+		if err != nil {
+			return
+		}
+		plain, err := tmpl.Render(messages, opts)
+		if err != nil || plain != r.Text {
+			t.Fatalf("%q with spans, %q and %v without", r.Text, plain, err)
+		}
+		if !tmpl.program.HasGeneration() {
+			checkSpans(t, r, messages)
+		}
+		tmpl.Stops(opts)
+	})
 }

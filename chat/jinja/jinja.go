@@ -23,7 +23,7 @@ import (
 
 // Limits bound what a rendering may use. A zero field stands for its default.
 type Limits struct {
-	Steps  int // evaluated expressions and statements, plus 1 for 16 bytes or 1 element copied; default 5 million
+	Steps  int // evaluated expressions and statements, plus 1 for 16 bytes or 1 element copied; default 5 million, seconds of one core
 	Depth  int // nesting of expressions, macro calls and recursive loops; default 1500
 	Output int // bytes of any string, the rendered text included; default 64 MiB
 }

@@ -117,6 +117,17 @@ func FuzzRender(f *testing.F) {
 			f.Add(c.Template, string(c.Vars))
 		}
 	}
+	for _, template := range []string{
+		"{% macro m(n) %}{{ m(n+1) if n < 60 }}{{ m(n+1) }}{% endmacro %}{{ m(0) }}",
+		"{% set ns = namespace(s='x') %}{% for i in range(64) %}{% set ns.s = '%s%s' % (ns.s, ns.s) %}{% endfor %}",
+		"{{ 'abc' * 10**9 }}{{ '%999999999s' % 1 }}{{ '{:999999999}'.format(1) }}{{ 9 ** 9 ** 9 }}",
+		"{{ ('a' * 10**6) | replace('', 'b' * 10**6) }}{{ [1] | batch(10**12, 0) | list }}",
+		"{{ ''.__class__.__mro__[1].__subclasses__() }}{{ '{0.__class__}'.format(1) }}",
+		"{% for x in a recursive %}{% generation %}{{ x.v }}{{ loop(x.c) }}{% endgeneration %}{% else %}{% endfor %}",
+		"{% set messages = [{'role': 'system', 'content': \"\\u2028\"}] + (messages or []) %}{{ messages | tojson(indent=2, separators=(',', ':')) }}",
+	} {
+		f.Add(template, `{"a":[{"v":"x","c":[{"v":"y","c":[]}]}]}`)
+	}
 	f.Fuzz(func(t *testing.T, template, vars string) {
 		tmpl, err := Parse("fuzz", template)
 		if err != nil {
