@@ -46,17 +46,30 @@ func (p *product) packSliver(dst unsafe.Pointer, i, rows, p0, p1 int) {
 	}
 }
 
+// packLinesAtOnce is the number of rows of B that are packed across all panels before
+// the next ones, where there are many panels.
+const packLinesAtOnce = 8
+
 // packB packs columns [j0, j1) of block [p0, p1) of op(B) into the worker's
 // memory: panels [p1-p0][nr].
 func (p *product) packB(ws *workspace, j0, j1, p0, p1 int) unsafe.Pointer {
 	kc, nr := p1-p0, p.nr
 	b := unsafe.Pointer(&ws.b.grow(p.kcMax * roundUp(p.ncMax, nr))[0])
-	for j := j0; j < j1; j += nr {
-		n, dst := min(nr, j1-j), unsafe.Add(b, 4*(j-j0)*kc)
-		if p.transB {
-			p.transpose(kc, n, unsafe.Add(p.b, 4*(j*p.ldb+p0)), 4*p.ldb, dst, 4*nr)
-		} else {
-			p.copyRows(kc, n, unsafe.Add(p.b, 4*(p0*p.ldb+j)), 4*p.ldb, dst, 4*nr)
+	if p.transB {
+		for j := j0; j < j1; j += nr {
+			p.transpose(kc, min(nr, j1-j), unsafe.Add(p.b, 4*(j*p.ldb+p0)), 4*p.ldb, unsafe.Add(b, 4*(j-j0)*kc), 4*nr)
+		}
+		return b
+	}
+	// A few rows at a time, so that what is read lies together.
+	step := kc
+	if j1-j0 > 4*nr {
+		step = packLinesAtOnce
+	}
+	for i := 0; i < kc; i += step {
+		rows := min(step, kc-i)
+		for j := j0; j < j1; j += nr {
+			p.copyRows(rows, min(nr, j1-j), unsafe.Add(p.b, 4*((p0+i)*p.ldb+j)), 4*p.ldb, unsafe.Add(b, 4*((j-j0)*kc+i*nr)), 4*nr)
 		}
 	}
 	return b
