@@ -204,6 +204,14 @@ func TestReadParts(t *testing.T) {
 				}
 			}
 		}
+		x.Release(0, x.Len())
+		x.Release(32, 64)
+		x.Release(x.Len(), 1)
+		for i, v := range values(t, x) {
+			if !same(v, whole[i]) {
+				t.Fatalf("%s: element %d is %g once released, was %g", name, i, v, whole[i])
+			}
+		}
 		for _, c := range [][2]int{{-1, 1}, {len(whole), 1}, {len(whole) - 1, 2}, {math.MaxInt, 1}} {
 			if err := x.Read(make([]float32, c[1]), c[0]); err == nil {
 				t.Errorf("%s: read %d from %d", name, c[1], c[0])

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"ringtail/mapfile"
 )
 
 // Read writes elements [from, from+len(dst)) of the tensor, row-major, as
@@ -29,6 +31,14 @@ func (t Tensor) Read(dst []float32, from int) error {
 		t.part(l, rest, from+whole, 0)
 	}
 	return nil
+}
+
+// Release tells that elements [from, from+n) won't be read soon, so that their pages
+// need not stay in memory. They stay readable.
+func (t Tensor) Release(from, n int) {
+	if l := layouts[t.Type]; from >= 0 && n >= 0 && n <= t.Len()-from {
+		mapfile.Release(t.Data[from/l.elements*l.bytes : (from+n)/l.elements*l.bytes])
+	}
 }
 
 // part reads dst from the block that begins at element start, skipping some.

@@ -102,11 +102,13 @@ func (s *ggufSource) place(p ggufPlace, t gguf.Tensor, shape []int, store storag
 	if !slices.Equal(t.Shape, whole) {
 		return Stored{}, fmt.Errorf("tensor %s has shape %v, the metadata ask for %v", t.Name, t.Shape, whole)
 	}
-	base := 0
+	base, n := 0, t.Len()
 	if p.role.stacked {
-		base = p.expert * shape[0] * shape[1]
+		n = shape[0] * shape[1]
+		base = p.expert * n
 	}
-	out := Stored{Dtype: t.Type.String(), Shape: store.shape, Read: func(dst []float32, from int) error { return t.Read(dst, base+from) }}
+	out := Stored{Dtype: t.Type.String(), Shape: store.shape, Done: func() { t.Release(base, n) },
+		Read: func(dst []float32, from int) error { return t.Read(dst, base+from) }}
 	switch {
 	case p.role.rotated != nil:
 		dim := shape[0] / p.role.rotated(s.c)
