@@ -94,13 +94,13 @@ func (n bertNormalizer) spaceOut(p piece, track bool) piece {
 // bertPreTokenizer is BertPreTokenizer: words and single punctuation marks.
 type bertPreTokenizer struct{}
 
-func (bertPreTokenizer) split(dst []piece, p piece, _ bool) []piece {
+func (bertPreTokenizer) split(p piece, _ bool, yield func(piece)) {
 	const other, space, mark = 0, 1, 2
 	punctuation := punctuationTable()
 	from := 0 // the word that is open
 	flush := func(i int) {
 		if from < i {
-			dst = append(dst, p.sub(from, i))
+			yield(p.sub(from, i))
 		}
 	}
 	for i := 0; i < len(p.text); {
@@ -115,11 +115,10 @@ func (bertPreTokenizer) split(dst []piece, p piece, _ bool) []piece {
 			flush(i)
 			from = i + n
 			if kind == mark {
-				dst = append(dst, p.sub(i, i+n))
+				yield(p.sub(i, i+n))
 			}
 		}
 		i += n
 	}
 	flush(len(p.text))
-	return dst
 }

@@ -72,7 +72,7 @@ type sink struct {
 	special      idSet
 
 	symbols symbols
-	pieces  [][]piece // by pre-tokenizer
+	steps   []func(piece) // what the pieces of each pre-tokenizer go to
 }
 
 func (o *sink) add(id int32, from span) {

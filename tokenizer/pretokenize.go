@@ -3,13 +3,12 @@ package tokenizer
 import (
 	"strings"
 	"sync"
-	"unicode/utf8"
 )
 
 // A preTokenizer cuts a piece into smaller ones, of which the model sees one at
-// a time. It appends them to dst; empty ones may be among them.
+// a time. It calls yield for each; empty ones may be among them.
 type preTokenizer interface {
-	split(dst []piece, p piece, track bool) []piece
+	split(p piece, track bool, yield func(piece))
 }
 
 // behavior is what becomes of the parts that a Split's pattern matches.
@@ -47,80 +46,85 @@ func (s splitPreTokenizer) splitter() splitter {
 	return s.pattern.fast
 }
 
-func (s splitPreTokenizer) split(dst []piece, p piece, _ bool) []piece {
-	return cut(dst, p, s.behavior, func(yield func(i, j int, match bool)) {
-		s.pattern.segments(p.text, func(i, j int, match bool) { yield(i, j, match != s.invert) })
-	})
-}
-
-// cut appends the pieces of p that a behavior makes of its segments.
-func cut(dst []piece, p piece, b behavior, segments func(yield func(i, j int, match bool))) []piece {
-	switch b {
-	case behaviorIsolated, behaviorRemoved:
-		segments(func(i, j int, match bool) {
-			if i < j && !(match && b == behaviorRemoved) {
-				dst = append(dst, p.sub(i, j))
-			}
-		})
-		return dst
+func (s splitPreTokenizer) split(p piece, _ bool, yield func(piece)) {
+	if s.pattern.literal != "" && !s.invert && !strings.Contains(p.text, s.pattern.literal) {
+		yield(p)
+		return
 	}
-	// The others join neighbours: from is where the piece being built begins.
-	from, end, started, previous := 0, 0, false, false
-	flush := func() {
-		if from < end {
-			dst = append(dst, p.sub(from, end))
-		}
-		from = end
+	c := &cutter{p: p, behavior: s.behavior, yield: yield}
+	if s.invert {
+		s.pattern.segments(p.text, func(i, j int, match bool) { c.add(i, j, !match) })
+	} else {
+		s.pattern.segments(p.text, c.add)
 	}
-	segments(func(i, j int, match bool) {
-		join := false
-		switch b {
-		case behaviorMergedWithPrevious:
-			join = match && !previous
-		case behaviorMergedWithNext:
-			join = !match && previous
-		case behaviorContiguous:
-			join = match == previous
-		}
-		if started && !join {
-			flush()
-		}
-		end, started, previous = j, true, match
-	})
-	flush()
-	return dst
+	c.flush()
 }
 
-// cutRunes is cut with single characters for matches.
-func cutRunes(dst []piece, p piece, b behavior, is func(rune) bool) []piece {
-	return cut(dst, p, b, func(yield func(i, j int, match bool)) {
-		prev := 0
-		for i := 0; i < len(p.text); {
-			r, n := utf8.DecodeRuneInString(p.text[i:])
-			if is(r) {
-				if prev < i {
-					yield(prev, i, false)
-				}
-				yield(i, i+n, true)
-				prev = i + n
-			}
-			i += n
-		}
-		if prev < len(p.text) {
-			yield(prev, len(p.text), false)
-		}
-	})
+// A cutter makes pieces of the segments of p, which add takes in their order.
+type cutter struct {
+	p        piece
+	behavior behavior
+	yield    func(piece)
+
+	from, end         int // the piece that is being built
+	started, previous bool
 }
 
-// runePreTokenizer cuts at characters: Digits, Punctuation, WhitespaceSplit and
-// CharDelimiterSplit.
+func (c *cutter) add(i, j int, match bool) {
+	join := false
+	switch c.behavior {
+	case behaviorRemoved:
+		if match {
+			c.flush()
+			c.from, c.end = j, j
+			return
+		}
+	case behaviorMergedWithPrevious:
+		join = match && !c.previous
+	case behaviorMergedWithNext:
+		join = !match && c.previous
+	case behaviorContiguous:
+		join = match == c.previous
+	}
+	if c.started && !join {
+		c.flush()
+	}
+	c.end, c.started, c.previous = j, true, match
+}
+
+// flush gives out the piece that is being built.
+func (c *cutter) flush() {
+	if c.from < c.end {
+		c.yield(c.p.sub(c.from, c.end))
+	}
+	c.from = c.end
+}
+
+// runePreTokenizer cuts at single characters, those for which is has no 0:
+// Digits, Punctuation and WhitespaceSplit.
 type runePreTokenizer struct {
-	is       func(rune) bool
+	is       *runeTable
 	behavior behavior
 }
 
-func (s runePreTokenizer) split(dst []piece, p piece, _ bool) []piece {
-	return cutRunes(dst, p, s.behavior, s.is)
+func (s runePreTokenizer) split(p piece, _ bool, yield func(piece)) {
+	c := cutter{p: p, behavior: s.behavior, yield: yield}
+	prev := 0
+	for i := 0; i < len(p.text); {
+		v, n := s.is.at(p.text, i)
+		if v != 0 {
+			if prev < i {
+				c.add(prev, i, false)
+			}
+			c.add(i, i+n, true)
+			prev = i + n
+		}
+		i += n
+	}
+	if prev < len(p.text) {
+		c.add(prev, len(p.text), false)
+	}
+	c.flush()
 }
 
 // whitespacePreTokenizer is Whitespace: \w+|[^\w\s]+, what lies between left out.
@@ -137,7 +141,7 @@ var whitespaceTable = sync.OnceValue(func() *runeTable {
 	return newRuneTable(runeValue{rustWord(), whitespaceWord}, runeValue{spaceSet(), whitespaceSpace})
 })
 
-func (whitespacePreTokenizer) split(dst []piece, p piece, _ bool) []piece {
+func (whitespacePreTokenizer) split(p piece, _ bool, yield func(piece)) {
 	t := whitespaceTable()
 	from, kind := 0, uint8(whitespaceSpace)
 	for i := 0; i <= len(p.text); {
@@ -147,32 +151,31 @@ func (whitespacePreTokenizer) split(dst []piece, p piece, _ bool) []piece {
 		}
 		if k != kind {
 			if kind != whitespaceSpace {
-				dst = append(dst, p.sub(from, i))
+				yield(p.sub(from, i))
 			}
 			from, kind = i, k
 		}
 		i += n
 	}
-	return dst
 }
 
 // prefixSpacePreTokenizer is the add_prefix_space of ByteLevel: a space before
 // a piece that does not begin with one.
 type prefixSpacePreTokenizer struct{}
 
-func (prefixSpacePreTokenizer) split(dst []piece, p piece, track bool) []piece {
+func (prefixSpacePreTokenizer) split(p piece, track bool, yield func(piece)) {
 	if p.text != "" && !strings.HasPrefix(p.text, " ") {
 		p = prepend(p, " ", track)
 	}
-	return append(dst, p)
+	yield(p)
 }
 
 // bytesPreTokenizer is the rest of ByteLevel: the text spelled in the byte
 // alphabet. Where it comes last, the model works on bytes instead (bpe.go).
 type bytesPreTokenizer struct{}
 
-func (bytesPreTokenizer) split(dst []piece, p piece, track bool) []piece {
-	return append(dst, byteLevelNormalizer{}.normalize(p, track))
+func (bytesPreTokenizer) split(p piece, track bool, yield func(piece)) {
+	yield(byteLevelNormalizer{}.normalize(p, track))
 }
 
 // prependScheme says which pieces Metaspace puts its mark before.
@@ -194,13 +197,14 @@ type metaspacePreTokenizer struct {
 	cut     bool // false: the piece stays whole
 }
 
-func (s metaspacePreTokenizer) split(dst []piece, p piece, track bool) []piece {
+func (s metaspacePreTokenizer) split(p piece, track bool, yield func(piece)) {
 	p = replaceNormalizer{pattern: pattern{literal: " "}, content: s.mark}.normalize(p, track)
 	if p.text != "" && !strings.HasPrefix(p.text, s.mark) && (s.prepend == prependAlways || s.prepend == prependFirst && p.first) {
 		p = prepend(p, s.mark, track)
 	}
 	if !s.cut {
-		return append(dst, p)
+		yield(p)
+		return
 	}
-	return splitPreTokenizer{pattern: pattern{literal: s.mark}, behavior: behaviorMergedWithNext}.split(dst, p, track)
+	splitPreTokenizer{pattern: pattern{literal: s.mark}, behavior: behaviorMergedWithNext}.split(p, track, yield)
 }

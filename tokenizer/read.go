@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
@@ -346,13 +345,13 @@ func readPreTokenizers(steps []preTokenizer, raw []byte, at string, depth int) (
 		if c.IndividualDigits {
 			b = behaviorIsolated
 		}
-		return append(steps, runePreTokenizer{isNumeric, b}), nil
+		return append(steps, runePreTokenizer{numericTable(), b}), nil
 	case "Punctuation":
-		return append(steps, runePreTokenizer{isPunctuation, b}), nil
+		return append(steps, runePreTokenizer{punctuationTable(), b}), nil
 	case "Whitespace":
 		return append(steps, whitespacePreTokenizer{}), nil
 	case "WhitespaceSplit":
-		return append(steps, runePreTokenizer{unicode.IsSpace, behaviorRemoved}), nil
+		return append(steps, runePreTokenizer{spaceTable(), behaviorRemoved}), nil
 	case "BertPreTokenizer":
 		return append(steps, bertPreTokenizer{}), nil
 	case "UnicodeScripts":
@@ -367,12 +366,10 @@ func readPreTokenizers(steps []preTokenizer, raw []byte, at string, depth int) (
 		}
 		return append(steps, fixedLengthPreTokenizer{length}), nil
 	case "CharDelimiterSplit", "Delimiter":
-		delimiter, n := utf8.DecodeRuneInString(c.Delimiter)
-		if n == 0 || n != len(c.Delimiter) {
+		if utf8.RuneCountInString(c.Delimiter) != 1 {
 			return nil, fmt.Errorf("%s.delimiter: %q is not one character", at, clip(c.Delimiter))
 		}
-		is := func(r rune) bool { return r == delimiter }
-		return append(steps, runePreTokenizer{is, behaviorRemoved}), nil
+		return append(steps, splitPreTokenizer{pattern: pattern{literal: c.Delimiter}, behavior: behaviorRemoved}), nil
 	}
 	return nil, unsupported(at, kind)
 }

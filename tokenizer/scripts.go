@@ -33,37 +33,35 @@ var scriptTable = sync.OnceValue(func() *runeTable {
 		runeValue{runeSet{{' ', ' '}}, none})...)
 })
 
-func (scriptsPreTokenizer) split(dst []piece, p piece, _ bool) []piece {
+func (scriptsPreTokenizer) split(p piece, _ bool, yield func(piece)) {
 	t := scriptTable()
 	from, script := -1, uint8(0)
 	for i := 0; i < len(p.text); {
 		v, n := t.at(p.text, i)
 		if v != 0 && v != script {
 			if from >= 0 {
-				dst = append(dst, p.sub(from, i))
+				yield(p.sub(from, i))
 			}
 			from, script = i, v
 		}
 		i += n
 	}
 	if from >= 0 {
-		dst = append(dst, p.sub(from, len(p.text)))
+		yield(p.sub(from, len(p.text)))
 	}
-	return dst
 }
 
 // fixedLengthPreTokenizer is FixedLength: pieces of so many characters.
 type fixedLengthPreTokenizer struct{ length int }
 
-func (s fixedLengthPreTokenizer) split(dst []piece, p piece, _ bool) []piece {
+func (s fixedLengthPreTokenizer) split(p piece, _ bool, yield func(piece)) {
 	for from := 0; from < len(p.text); {
 		end := from
 		for k := 0; k < s.length && end < len(p.text); k++ {
 			_, n := utf8.DecodeRuneInString(p.text[end:])
 			end += n
 		}
-		dst = append(dst, p.sub(from, end))
+		yield(p.sub(from, end))
 		from = end
 	}
-	return dst
 }

@@ -123,9 +123,7 @@ func TestSplitBehaviors(t *testing.T) {
 		behaviorContiguous:         {"-", "a", "--", "b", "-"},
 	} {
 		var got []string
-		for _, p := range (splitPreTokenizer{pattern: literal, behavior: b}).split(nil, piece{text: "-a--b-"}, false) {
-			got = append(got, p.text)
-		}
+		splitPreTokenizer{pattern: literal, behavior: b}.split(piece{text: "-a--b-"}, false, func(p piece) { got = append(got, p.text) })
 		if !slices.Equal(got, want) {
 			t.Errorf("behavior %d gives %q, want %q", b, got, want)
 		}

@@ -99,6 +99,12 @@ func (t *Tokenizer) EncodeOffsets(text string, o EncodeOptions) (ids []int32, of
 	ids, offsets = out.ids, out.offsets
 	out.offsets, out.track = nil, false
 	t.putSink(out)
+	// Where one character became several words, a mark before one of the later
+	// stands at its beginning, before what has been given out.
+	for i := 1; i < len(offsets); i++ {
+		offsets[i][0] = max(offsets[i][0], offsets[i-1][0])
+		offsets[i][1] = max(offsets[i][1], offsets[i-1][1])
+	}
 	return ids, offsets
 }
 
@@ -108,8 +114,11 @@ func (t *Tokenizer) getSink(o EncodeOptions) *sink {
 		out = new(sink)
 	}
 	out.plainSpecial, out.special = o.PlainSpecial, t.special
-	if len(out.pieces) < len(t.pre) {
-		out.pieces = make([][]piece, len(t.pre))
+	if len(out.steps) != len(t.pre) {
+		out.steps = make([]func(piece), len(t.pre))
+		for i := range out.steps {
+			out.steps[i] = func(p piece) { t.preTokenize(out, p, i+1) }
+		}
 	}
 	return out
 }
@@ -119,11 +128,6 @@ func (t *Tokenizer) getSink(o EncodeOptions) *sink {
 func (t *Tokenizer) putSink(out *sink) {
 	const most = 1 << 16
 	out.ids = nil
-	for i := range out.pieces {
-		if cap(out.pieces[i]) > most {
-			out.pieces[i] = nil
-		}
-	}
 	if cap(out.symbols.ids) > most {
 		out.symbols = symbols{}
 	}
@@ -167,12 +171,7 @@ func (t *Tokenizer) preTokenize(out *sink, p piece, i int) {
 			return
 		}
 	}
-	pieces := t.pre[i].split(out.pieces[i][:0], p, out.track)
-	out.pieces[i] = pieces
-	for _, q := range pieces {
-		t.preTokenize(out, q, i+1)
-	}
-	clear(pieces) // they point into the text, which need not live on
+	t.pre[i].split(p, out.track, out.steps[i])
 }
 
 // ID returns the id of a token by the vocabulary's spelling, which for a

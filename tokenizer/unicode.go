@@ -149,6 +149,7 @@ var (
 		s := tableSet(unicode.P).union(ascii, parseRuneSet(punctuationAdded))
 		return newRuneTable(runeValue{s.minus(parseRuneSet(punctuationLacking)), 1})
 	})
+	spaceTable   = sync.OnceValue(func() *runeTable { return newRuneTable(runeValue{spaceSet(), 1}) })
 	numericTable = sync.OnceValue(func() *runeTable {
 		return newRuneTable(runeValue{tableSet(unicode.N).union(parseRuneSet(newNumeric)), 1})
 	})
@@ -163,12 +164,6 @@ func rustWord() runeSet { return word().union(tableSet(unicode.Join_Control)) }
 
 // isWord says whether r is \w.
 func isWord(r rune) bool { return wordTable().of(r) != 0 }
-
-// isPunctuation is \p{P} and the rest of ASCII's punctuation marks.
-func isPunctuation(r rune) bool { return punctuationTable().of(r) != 0 }
-
-// isNumeric is \p{N}.
-func isNumeric(r rune) bool { return numericTable().of(r) != 0 }
 
 // toLower returns the lower case of a character by itself, but for U+0130,
 // which alone has two characters for it.
