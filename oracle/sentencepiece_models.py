@@ -14,6 +14,7 @@ a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDes
 a.add_argument("out"); a.add_argument("texts", nargs="*"); a.add_argument("--seed", type=int, default=1)
 a.add_argument("--vocab", type=int, default=600); a.add_argument("--lines", type=int, default=150)
 a.add_argument("--only", default="", help="regular expression on the names")
+a.add_argument("--small", action="store_true", help="rules for a few characters only, instead of NFKC: for tokenizer/testdata")
 a = a.parse_args()
 rnd = random.Random(a.seed)
 folder = os.path.join(a.out, "tokenizers"); os.makedirs(folder, exist_ok=True)
@@ -41,6 +42,11 @@ def texts():
     out.append(" ".join(rnd.choice(lines) for _ in range(12)))
     return [t.encode("utf-8", "replace").decode() for t in out]
 
+RULES = os.path.join(a.out, "rules.tsv")
+open(RULES, "w").write("".join("\t".join(" ".join(f"{ord(c):X}" for c in part) for part in rule) + "\n" for rule in
+    [("\t", " "), ("\n", " "), ("\r", " "), ("\u3000", " "), ("\u200b", " "), ("ﬁ", "fi"), ("Ａ", "A"), ("Ｂ", "B"), ("½", "1⁄2"), ("e\u0301", "é"), ("a\u0301", "á"),
+     ("ｶﾞ", "ガ"), ("ｶ", "カ"), ("ﷺ", "صلى الله"), ("\u00ad", ""), ("\u0345", ""), ("…", "..."), ("\u212b", "Å")]))
+
 def save(name, proto):
     data = proto.SerializeToString()
     sp = spm.SentencePieceProcessor(model_proto=data)
@@ -55,6 +61,7 @@ def save(name, proto):
 def train(name, change=None, **o):
     if not re.search(a.only, name): return
     model = io.BytesIO()
+    if a.small and o.get("normalization_rule_name") != "identity": o = o | {"normalization_rule_name": "", "normalization_rule_tsv": RULES}
     o = {"vocab_size": a.vocab, "hard_vocab_limit": False, "minloglevel": 2, "num_threads": 1, "character_coverage": .995, "max_sentence_length": 10000} | o
     spm.SentencePieceTrainer.train(sentence_iterator=iter(lines[:3000]), model_writer=model, **o)
     proto = pb.ModelProto.FromString(model.getvalue())
@@ -93,6 +100,31 @@ for kind in ("bpe", "unigram"):
     train(f"{kind}_unused", unused, **t, byte_fallback=True)
     train(f"{kind}_ties", ties, **t)
     train(f"{kind}_no_characters", no_characters, **t)
+
+# The tokenizers library's Unigram and Precompiled, with pieces and rules of a sentencepiece model.
+def hf(name, source, scheme, split, words=False, post=None):
+    path = os.path.join(folder, source + ".model")
+    if not re.search(a.only, name) or not os.path.exists(path): return
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    proto = pb.ModelProto.FromString(open(path, "rb").read())
+    t = Tokenizer(models.Unigram([(p.piece, p.score) for p in proto.pieces], unk_id=proto.trainer_spec.unk_id, byte_fallback=proto.trainer_spec.byte_fallback))
+    rules = proto.normalizer_spec.precompiled_charsmap
+    if rules: t.normalizer = normalizers.Sequence([normalizers.Precompiled(rules), normalizers.Replace(Regex(" {2,}"), " ")])
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace]) if words else metaspace
+    t.decoder = decoders.Metaspace(prepend_scheme=scheme, split=split)
+    t.add_special_tokens([p.piece for p in proto.pieces if p.type == 3])
+    if post: t.post_processor = processors.TemplateProcessing(single=post, special_tokens=[("<s>", t.token_to_id("<s>")), ("</s>", t.token_to_id("</s>"))])
+    t.save(os.path.join(folder, name + ".json"))
+    vectors = []
+    for text in texts():
+        ids = t.encode(text).ids
+        vectors.append({"text": text, "ids": ids, "ids_no_special": t.encode(text, add_special_tokens=False).ids, "decoded": t.decode(ids), "decoded_with_special": t.decode(ids, skip_special_tokens=False)})
+    json.dump(vectors, open(os.path.join(folder, name + ".vectors.json"), "w", encoding="utf-8"), ensure_ascii=False, indent=0)
+    print(f"{name}: {len(vectors)} texts")
+hf("hf_unigram_t5", "unigram_nmt_nfkc", "always", True, words=True, post="$A </s>")
+hf("hf_unigram_first", "unigram_user_bytes", "first", True, post="<s> $A </s>")
+hf("hf_unigram_whole", "unigram_nfkc_cf", "always", False)
 
 # tiktoken: ranks from a byte-level BPE of the tokenizers library.
 import tiktoken

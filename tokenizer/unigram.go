@@ -157,7 +157,7 @@ func (m *unigram) segment(w *symbols, s string, without idSet) {
 		for int(end) < len(s) && int32(best[end].score) == id && !(m.single && m.byteFallback) {
 			end = best[end].start // neighbouring unknown characters are one token
 		}
-		m.addUnknown(w, s, int(at), int(end))
+		m.addUnknown(w, s, int(at), int(end), without)
 		at = end
 	}
 	const most = 1 << 20
@@ -238,9 +238,9 @@ func rebase(nodes []latticeNode) {
 
 // addUnknown writes s[i:j], which is no token: as its bytes if all of them are
 // tokens, or as the unknown token.
-func (m *unigram) addUnknown(w *symbols, s string, i, j int) {
+func (m *unigram) addUnknown(w *symbols, s string, i, j int, without idSet) {
 	if !m.single {
-		if id, ok := m.ids[s[i:j]]; ok { // the unknown token's own spelling
+		if id, ok := m.ids[s[i:j]]; ok && (id == m.unk || !without.has(id)) { // such as the unknown token's own spelling
 			w.add(id, j)
 			return
 		}
