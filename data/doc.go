@@ -12,10 +12,15 @@
 //	      --Load---->  Dataset       all rows, encoded, in flat blocks
 //	      --Loader-->  Step          packed micro-batches of one optimizer step
 //
-// Files are JSON (a list of objects, read element by element), JSONL, or plain
-// text, gzipped or not; what a file is, is decided by its content, and by its
-// name only where the content leaves it open. Row formats (Format) are detected
-// from the first rows and can be named.
+// Files are JSON (a list of objects, read element by element), JSONL, CSV,
+// Parquet (package data/parquet), Arrow (package data/arrow) or plain text, the
+// others than Parquet packed with gzip or zstd or not; what a file is, is decided
+// by its content, and by its name only where the content leaves it open. A folder
+// stands for the data files in it (see expandFiles). None is ever held whole. Row
+// formats (Format) are detected from the first rows and can be named.
+//
+// Tables are read as the JSON that such files are made from, one object a row, so
+// that every format is one whatever the container.
 //
 // Nothing is lost silently: every row that isn't trained on is counted in Stats
 // under a Reason, with the places of the first ones. Rows that are mistakes (a
