@@ -214,7 +214,7 @@ func (g *graph) step(i int, fellow func(int) int, shapes [][2]int, add func(rows
 		g.steps = append(g.steps, func(b *building) { b.vars = append(b.vars, f(b.tape, b.vars[i])) })
 	}
 	j := fellow(i)
-	switch k := g.rnd.IntN(15); {
+	switch k := g.rnd.IntN(20); {
 	case k < 3:
 		to := []int{narrow, narrow, double, triple}[g.rnd.IntN(4)]
 		w := g.param(to, cols)
@@ -263,6 +263,35 @@ func (g *graph) step(i int, fellow func(int) int, shapes [][2]int, add func(rows
 		one("rope", rows, cols, func(t *Tape, x *Var) *Var { return t.RoPE(x, t.Input("positions", list), cos, sin, cols/4, 4) })
 	case k == 13:
 		g.score(i, rows, cols)
+	case k == 14:
+		n := Norm{W: g.param(cols), Bias: g.param(cols), Layer: true, Eps: 1e-5}
+		one("layernorm", rows, cols, func(t *Tape, x *Var) *Var { return t.Norm(x, n) })
+	case k == 15:
+		n := Norm{W: g.param(cols), Layer: true, Eps: 1e-5}
+		g.say("%d, %d = add+layernorm %d %d", len(shapes), len(shapes)+1, i, j)
+		add(rows, cols)
+		add(rows, cols)
+		g.steps = append(g.steps, func(b *building) {
+			s, y := b.tape.AddNorm(b.vars[i], b.vars[j], n)
+			b.vars = append(b.vars, s, y)
+		})
+	case k == 16:
+		act := tensor.Activation(g.rnd.IntN(4))
+		one("activate", rows, cols, func(t *Tape, x *Var) *Var { return t.Activate(x, act) })
+	case k == 17:
+		one("scale, softcap", rows, cols, func(t *Tape, x *Var) *Var { return t.SoftCap(t.Scale(x, 0.7), 1.5) })
+	case k == 18 && cols == triple:
+		shape := tensor.AttentionShape{Heads: 1, KVHeads: 1, HeadDim: 4, Scale: 0.5, SoftCap: 1.5, ALiBi: true}
+		wq, wk, starts := g.param(4), g.param(4), g.ints(0, 3, int32(rows))
+		one("head norm, attention", rows, narrow, func(t *Tape, x *Var) *Var {
+			return t.Attention(t.HeadNorm(x, wq, wk, shape, 1e-5, 1), t.Input("starts", starts), shape, rows)
+		})
+	case k == 18:
+		router, up, down := g.param(3, cols), g.param(3, 4, cols), g.param(3, cols, 2)
+		one("experts", rows, cols, func(t *Tape, x *Var) *Var {
+			y, _ := experts(t, x, router, up, down, 2, true)
+			return y
+		})
 	default:
 		g.say("loss of %d", i)
 		w, loss, scale := g.param(5, cols), g.tensor(tensor.F64, 3), g.floats(1)

@@ -143,11 +143,10 @@ func (m *Model) Hidden(t *autograd.Tape, in Inputs) (*autograd.Var, error) {
 			p.layer(i, rope)
 		}
 	}
-	h := p.x
-	switch {
-	case m.norm != nil:
+	var h *autograd.Var
+	if m.norm != nil {
 		h = p.norm(*m.norm)
-	default:
+	} else {
 		p.settle()
 		h = p.x
 	}
