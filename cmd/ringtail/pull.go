@@ -66,9 +66,9 @@ func (c *pullCmd) tell(e *env, done *hub.Pulled) {
 	}
 	switch {
 	case done.Fresh == 0:
-		fmt.Fprintf(e.stderr, "%d files, all in the cache already, at commit %s\n", len(done.Files), done.Commit[:10])
+		fmt.Fprintf(e.stderr, "%s, all in the cache already, at commit %s\n", filesOf(len(done.Files)), done.Commit[:10])
 	default:
-		fmt.Fprintf(e.stderr, "%d files, %s downloaded, at commit %s\n", len(done.Files), hub.Bytes(done.Fresh), done.Commit[:10])
+		fmt.Fprintf(e.stderr, "%s, %s downloaded, at commit %s\n", filesOf(len(done.Files)), hub.Bytes(done.Fresh), done.Commit[:10])
 	}
 	if n := len(done.LeftOut); n > 0 {
 		size := int64(0)
@@ -82,8 +82,15 @@ func (c *pullCmd) tell(e *env, done *hub.Pulled) {
 		if n > len(names) {
 			names = append(names, "...")
 		}
-		fmt.Fprintf(e.stderr, "left out, not needed here: %d files, %s (%s); --include '*' takes all\n", n, hub.Bytes(size), strings.Join(names, ", "))
+		fmt.Fprintf(e.stderr, "left out, not needed here: %s, %s (%s); --include '*' takes all\n", filesOf(n), hub.Bytes(size), strings.Join(names, ", "))
 	}
+}
+
+func filesOf(n int) string {
+	if n == 1 {
+		return "1 file"
+	}
+	return fmt.Sprintf("%d files", n)
 }
 
 // progress shows how far a pull is: a line that changes on a terminal, else a line
