@@ -32,6 +32,10 @@ func (n prependNormalizer) normalize(p piece, track bool) piece {
 }
 
 func prepend(p piece, mark string, track bool) piece {
+	if !track {
+		p.text = mark + p.text
+		return p
+	}
 	w := newRewriter(p, track)
 	w.put(mark, 0, 0)
 	w.keep(0, len(p.text))
