@@ -7,7 +7,8 @@ import (
 )
 
 // Encode renders a conversation and encodes it: ids are its tokens, trained tells which of them the loss covers. A
-// token is trained when all of its bytes are. The special tokens that opts leaves empty are taken from tok.
+// token is trained when all of its bytes are; under a template with generation blocks when any is, as in transformers'
+// return_assistant_tokens_mask. The special tokens that opts leaves empty are taken from tok.
 //
 // Special tokens come from the template alone; their text in a message is ordinary text. The BOS that the tokenizer
 // puts before every text is put here too, unless the template has written it.
@@ -23,7 +24,14 @@ func Encode(tok Tokenizer, t *Template, messages []Message, opts RenderOptions) 
 	trained = make([]bool, len(ids))
 	for i, o := range offsets {
 		k := sort.Search(len(r.Trained), func(k int) bool { return r.Trained[k].End > o[0] })
-		trained[i] = k < len(r.Trained) && o[0] >= r.Trained[k].Start && o[1] <= r.Trained[k].End
+		if k == len(r.Trained) {
+			break
+		}
+		if s := r.Trained[k]; t.marksAnswers() {
+			trained[i] = o[0] < o[1] && o[1] > s.Start
+		} else {
+			trained[i] = o[0] >= s.Start && o[1] <= s.End
+		}
 	}
 	ids, trained = addBOS(tok, ids, trained)
 	if len(r.Trained) > 0 && !contains(trained, true) {

@@ -56,13 +56,16 @@ func (t *Template) RenderSpans(messages []Message, opts RenderOptions) (Renderin
 	switch {
 	case t.endOfAssistant != "":
 		r.Trained = c.conversationSpans(r)
-	case t.program.HasGeneration():
+	case t.marksAnswers():
 		r.Trained = c.generationSpans(s, r.Content)
 	default:
 		r.Trained = c.derivedSpans(r)
 	}
 	return r, t.check(r, messages)
 }
+
+// marksAnswers tells whether the trained bytes are the template's generation blocks.
+func (t *Template) marksAnswers() bool { return t.endOfAssistant == "" && t.program.HasGeneration() }
 
 // check refuses renderings that would train on nothing or on everything.
 func (t *Template) check(r Rendering, messages []Message) error {

@@ -103,3 +103,25 @@ func TestConversationStops(t *testing.T) {
 		t.Errorf("another model's stop_ids: %v", err)
 	}
 }
+
+// TestPromptVariables: tools, documents and variables reach the template.
+func TestPromptVariables(t *testing.T) {
+	x := open(t, tokenizerFolder(t, chatML), "", "qwen3")
+	ids, err := x.EncodePromptWith([]chat.Message{{Role: "user", Content: "hi"}}, chat.RenderOptions{
+		Tools: []byte(`[{"name": "f"}]`), Vars: []chat.Field{{Name: "enable_thinking", Value: []byte("false")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := x.Tokenizer.Decode(ids, false)
+	if !strings.Contains(text, `<tools>
+{"name": "f"}
+</tools>`) || !strings.HasSuffix(text, "<|im_start|>assistant\n<think>\n\n</think>\n\n") {
+		t.Errorf("%q", text)
+	}
+	file := write(t, filepath.Join(t.TempDir(), "d.jinja"), "{{ documents[0].title }}")
+	ids, err = open(t, tokenizerFolder(t, chatML), "", file).EncodePromptWith([]chat.Message{{Role: "user", Content: "hi"}},
+		chat.RenderOptions{Documents: []byte(`[{"title": "hello"}]`)})
+	if err != nil || x.Tokenizer.Decode(ids, false) != "hello" {
+		t.Errorf("%v, %v", ids, err)
+	}
+}

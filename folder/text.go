@@ -112,8 +112,14 @@ func (t *Text) Encoder() *data.ChatEncoder {
 
 // EncodePrompt renders a chat up to where the assistant begins to answer.
 func (t *Text) EncodePrompt(messages []chat.Message) ([]int32, error) {
-	o := t.render()
-	o.AddGenerationPrompt = true
+	return t.EncodePromptWith(messages, chat.RenderOptions{})
+}
+
+// EncodePromptWith is EncodePrompt with tools, documents and further variables of the template, such as
+// enable_thinking. The special tokens are the tokenizer's.
+func (t *Text) EncodePromptWith(messages []chat.Message, o chat.RenderOptions) ([]int32, error) {
+	own := t.render()
+	o.BOS, o.EOS, o.PAD, o.UNK, o.Specials = own.BOS, own.EOS, own.PAD, own.UNK, own.Specials
 	return chat.EncodePrompt(t.adapter, t.Template, messages, o)
 }
 
