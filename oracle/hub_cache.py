@@ -89,6 +89,12 @@ try:
     check("what was left out is not there", False)
 except LocalEntryNotFoundError:
     check("what was left out is not there", True)
+try:
+    import transformers
+except ImportError:
+    print("skip  transformers is not installed")
+else:
+    check("transformers loads by name, offline", transformers.AutoConfig.from_pretrained("acme/tiny", cache_dir=a, local_files_only=True).model_type == "llama")
 ringtail(a, "pull", "acme/rows", "--dataset")
 info = hf.scan_cache_dir(a)
 check("scan_cache_dir has no warnings", not info.warnings and not info.incomplete_files)
