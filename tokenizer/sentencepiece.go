@@ -141,8 +141,8 @@ func (m *spModel) readPiece(message []byte) error {
 		return fmt.Errorf("%s.piece: is empty", at)
 	case !utf8.ValidString(p.text):
 		return fmt.Errorf("%s.piece: %q is not UTF-8", at, clip(p.text))
-	case p.score != p.score:
-		return fmt.Errorf("%s.score: is not a number", at)
+	case math.IsNaN(float64(p.score)) || math.IsInf(float64(p.score), 0):
+		return fmt.Errorf("%s.score: is not a finite number", at)
 	case len(p.text) > maxPiece && p.kind != pieceUserDefined:
 		return fmt.Errorf("%s.piece: has %d bytes, expected at most %d", at, len(p.text), maxPiece)
 	}
@@ -217,14 +217,13 @@ func (m *spModel) check() error {
 		return fmt.Errorf("pieces: none; is this a sentencepiece model?")
 	}
 	m.unk = -1
-	seen := [2]map[string]bool{make(map[string]bool, len(m.pieces)), {}}
+	seen := make(map[string]bool, len(m.pieces))
 	bytes := map[byte]bool{}
 	for i, p := range m.pieces {
-		kind := seen[b2i(p.reserved())]
-		if kind[p.text] {
+		if seen[p.text] {
 			return fmt.Errorf("pieces[%d].piece: %q occurs twice", i, clip(p.text))
 		}
-		kind[p.text] = true
+		seen[p.text] = true
 		switch p.kind {
 		case pieceUnknown:
 			if m.unk >= 0 {
@@ -259,15 +258,12 @@ func (m *spModel) unkText() string {
 	return m.pieces[m.unk].text
 }
 
-// vocabulary returns the pieces by id. Where a piece that comes from text has
-// the spelling of a control piece, that spelling means the latter.
+// vocabulary returns the pieces by id.
 func (m *spModel) vocabulary() vocabulary {
 	v := vocabulary{tokens: make([]string, len(m.pieces)), ids: make(map[string]int32, len(m.pieces))}
 	for i, p := range m.pieces {
 		v.tokens[i] = p.text
-		if _, ok := v.ids[p.text]; !ok || p.reserved() {
-			v.ids[p.text] = int32(i)
-		}
+		v.ids[p.text] = int32(i)
 	}
 	return v
 }

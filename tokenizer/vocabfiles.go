@@ -185,8 +185,9 @@ func (f *vocabFolder) readModelFile(path string) (*Tokenizer, error) {
 // and </s> give way to four control tokens, and <mask> comes last.
 func (m *spModel) toFairseq() {
 	pieces := []spPiece{{"<s>", 0, pieceControl}, {"<pad>", 0, pieceControl}, {"</s>", 0, pieceControl}, {"<unk>", 0, pieceUnknown}}
+	own := []string{"<s>", "<pad>", "</s>", "<unk>", "<mask>"}
 	for _, p := range m.pieces[min(3, len(m.pieces)):] {
-		if !p.reserved() || p.kind == pieceByte {
+		if !slices.Contains(own, p.text) && p.kind != pieceUnknown {
 			pieces = append(pieces, p)
 		}
 	}
