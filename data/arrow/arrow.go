@@ -34,6 +34,11 @@ type Reader struct {
 	values       map[int64]*field // of dictionaries
 	dictionaries map[int64]*dictionary
 
+	// blocks is where the messages of a file are, the dictionaries' before those of the batches; a stream's follow one
+	// another.
+	blocks   []int64
+	isBlocks bool
+
 	batch   int
 	columns []*array
 	next    int64 // row of the batch
@@ -75,9 +80,56 @@ func Open(src io.ReaderAt, size int64, maxRow int) (*Reader, error) {
 		if string(tail[2:]) != Magic || size < 24 {
 			return nil, fmt.Errorf("expected %q at the end: it was cut off (download or copy it again)", Magic)
 		}
-		r.at = 8
+		return r, r.readFooter()
 	}
 	return r, r.start()
+}
+
+// readFooter reads the Footer of File.fbs: the schema, and where the messages are. It stands before its length and the
+// magic.
+func (r *Reader) readFooter() error {
+	end := r.size - int64(len(Magic)) - 4
+	r.at = end
+	b, err := r.take(4)
+	if err != nil {
+		return err
+	}
+	n := int64(binary.LittleEndian.Uint32(b))
+	if n > maxMetadata || n > end-8 {
+		return fmt.Errorf("a footer of %d bytes in a file of %d: it is damaged (download or copy it again)", n, r.size)
+	}
+	r.at = end - n
+	if b, err = r.take(n); err != nil {
+		return err
+	}
+	f := &flat{b: b}
+	t := f.table(f.u32(0))
+	schema, ok := t.table(1)
+	if f.err == nil && !ok {
+		f.fail("the footer has no schema")
+	}
+	if f.err != nil {
+		return fmt.Errorf("broken footer: %w", f.err)
+	}
+	if err := r.useSchema(schema); err != nil {
+		return err
+	}
+	const blockSize = 24
+	for _, list := range []int{2, 3} {
+		at, n := t.vector(list, blockSize)
+		for i := range int64(n) {
+			start := f.i64(at + blockSize*i)
+			if start < 8 || start >= end {
+				f.fail("a message at byte %d of %d", start, r.size)
+			}
+			if f.err != nil {
+				return fmt.Errorf("broken footer: %w", f.err)
+			}
+			r.blocks = append(r.blocks, start)
+		}
+	}
+	r.isBlocks = true
+	return nil
 }
 
 // NewReader reads the schema of a stream.
@@ -98,7 +150,12 @@ func (r *Reader) start() error {
 	if err != nil {
 		return err
 	}
-	if r.fields, err = readSchema(header); err != nil {
+	return r.useSchema(header)
+}
+
+func (r *Reader) useSchema(t table) error {
+	var err error
+	if r.fields, err = readSchema(t); err != nil {
 		return err
 	}
 	r.values, r.dictionaries = map[int64]*field{}, map[int64]*dictionary{}
@@ -218,7 +275,16 @@ func (r *Reader) readBody(size int64, hold bool) (body, error) {
 // nextBatch reads messages up to the next record batch.
 func (r *Reader) nextBatch() error {
 	for {
+		if r.isBlocks {
+			if len(r.blocks) == 0 {
+				return io.EOF
+			}
+			r.at, r.blocks = r.blocks[0], r.blocks[1:]
+		}
 		kind, header, size, err := r.message()
+		if r.isBlocks && err == io.EOF {
+			err = errors.New("the footer points to no message")
+		}
 		if err != nil {
 			return err
 		}
