@@ -82,14 +82,13 @@ type body struct {
 
 // batchReader takes nodes and buffers of a RecordBatch in order.
 type batchReader struct {
-	t               table
-	body            body
-	nodes, buffers  int64 // places of what is left
-	nNodes, nBuf    int
-	variadic        int64
-	nVariadic       int
-	dictionaries    map[int64]*dictionary
-	defaultMaxBlock int64
+	t              table
+	body           body
+	nodes, buffers int64 // places of what is left
+	nNodes, nBuf   int
+	variadic       int64
+	nVariadic      int
+	dictionaries   map[int64]*dictionary
 }
 
 // readBatch makes the arrays of a RecordBatch table.

@@ -64,7 +64,7 @@ type field struct {
 	dictionary int64
 }
 
-// isBinary, isList: of any of the layouts.
+// isText says whether the values are text, in any of the layouts.
 func (f *field) isText() bool {
 	return f.kind == kindUtf8 || f.kind == kindLargeUtf8 || f.kind == kindUtf8View
 }

@@ -281,7 +281,7 @@ func (c *cursor) pageV2(h pageHeader) error {
 
 func (c *cursor) open(h pageHeader, b []byte) (err error) {
 	c.left = h.values
-	c.values, err = newValues(c.leaf, h.encoding, b, h.values, c.dictionary)
+	c.values, err = newValues(c.leaf, h.encoding, b, c.dictionary)
 	return err
 }
 

@@ -16,8 +16,8 @@ type value struct {
 // values yields the values of a page, one by one.
 type values interface{ next() (value, error) }
 
-// newValues makes the decoder of a page's values. count is how many levels the page has, an upper bound of its values.
-func newValues(n *node, encoding int, b []byte, count int64, dictionary []value) (values, error) {
+// newValues makes the decoder of a page's values.
+func newValues(n *node, encoding int, b []byte, dictionary []value) (values, error) {
 	switch encoding {
 	case encPlain:
 		return &plainValues{b: b, kind: n.kind, length: n.length}, nil

@@ -4,7 +4,6 @@ package columnartest
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -133,7 +132,7 @@ func Damage(t *testing.T, whole []byte, read func(b []byte) error) {
 	if failed == 0 {
 		t.Error("no damage was noticed")
 	}
-	t.Log(fmt.Sprintf("%d damaged files were refused", failed))
+	t.Logf("%d damaged files were refused", failed)
 }
 
 // Bounded checks that reading a file of so many bytes allocates no more than a fixed amount and a multiple of its size:
