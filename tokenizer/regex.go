@@ -55,9 +55,14 @@ const (
 type regexInst struct {
 	op      regexOp
 	not     bool
+	loop    bool // of opSplit: the body of a loop comes back here
 	set     int32
 	x, y, z int32
 }
+
+// exit is where a loop goes on when it ends. A body's instructions come after
+// the loop's own, what follows it before.
+func (in *regexInst) exit() int32 { return min(in.x, in.y) }
 
 // maxProgram is the most instructions of an expression.
 const maxProgram = 4000
@@ -178,6 +183,7 @@ func (c *regexCompiler) repeat(n *node, next int32) int32 {
 			return 0
 		}
 		c.program[loop] = split(first, after)
+		c.program[loop].loop = true
 		if next = loop; n.least > 0 {
 			next = first
 			least--
@@ -643,11 +649,18 @@ func (m *regexMachine) first(state uint16, entry int32) int32 {
 	bits := m.bits[int(state)*m.words : (int(state)+1)*m.words]
 	var find func(pc int32) int32
 	find = func(pc int32) int32 {
-		if !hasBit(bits, pc) || hasBit(m.visited, pc) {
+		in := &m.re.program[pc]
+		switch {
+		case !hasBit(bits, pc):
+			return followUnknown
+		case hasBit(m.visited, pc):
+			if in.loop { // its body took nothing, which ends the loop
+				return find(in.exit())
+			}
 			return followUnknown
 		}
 		m.visited[pc/64] |= 1 << (pc % 64)
-		switch in := &m.re.program[pc]; in.op {
+		switch in.op {
 		case opMatch:
 			return followMatch
 		case opChar:

@@ -1,11 +1,15 @@
 package tokenizer
 
 import (
+	"encoding/json"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"ringtail/golden"
 
 	"github.com/dlclark/regexp2/v2"
 )
@@ -288,6 +292,54 @@ func BenchmarkRegexCompile(b *testing.B) {
 	for b.Loop() {
 		if _, err := compileRegex(PatternLlama3); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestGoldenRegex cuts texts by the expressions of oracle/tokenizer_regex.py.
+func TestGoldenRegex(t *testing.T) {
+	for _, path := range golden.Find(t, "regex/split.json") {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var cases []json.RawMessage
+		if err := json.Unmarshal(data, &cases); err != nil {
+			t.Fatal(err)
+		}
+		refused, differ := 0, 0
+		for _, raw := range cases {
+			var expr string
+			var texts []json.RawMessage
+			if err := json.Unmarshal(raw, &[]any{&expr, &texts}); err != nil {
+				t.Fatal(err)
+			}
+			p, err := newRegex(expr)
+			if err != nil {
+				refused++
+				t.Logf("%v", err)
+				continue
+			}
+			for _, raw := range texts {
+				var text string
+				var want, got []string
+				if err := json.Unmarshal(raw, &[]any{&text, &want}); err != nil {
+					t.Fatal(err)
+				}
+				splitPreTokenizer{pattern: p}.split(piece{text: text}, false, func(p piece) { got = append(got, p.text) })
+				if !slices.Equal(got, want) {
+					differ++
+					t.Logf("%s: %q is cut to %q, want %q", expr, text, got, want)
+					break
+				}
+			}
+		}
+		// Loops over what can match nothing, which the script makes seldom, may end otherwise.
+		if differ > len(cases)/1000 {
+			t.Errorf("%d of %d expressions cut otherwise", differ, len(cases))
+		}
+		if refused > len(cases)/10 {
+			t.Errorf("%d of %d expressions are not supported", refused, len(cases))
 		}
 	}
 }

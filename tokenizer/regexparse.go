@@ -15,7 +15,8 @@ import (
 // ends of a line, (?m) makes the dot match newlines, and {n,m}+ is not
 // possessive. Left out is what can't be matched in linear time: references to
 // groups, atomic groups around more than loops over one character, looking
-// behind at more than one character, \X, \K and \G.
+// behind at more than one character, \X, \K and \G. How a loop ends whose body
+// matches nothing follows Oniguruma but for such loops within one another.
 
 type nodeKind uint8
 

@@ -12,8 +12,9 @@ import (
 // carries on, marked by a prefix. A word that doesn't come out even is unknown.
 type wordPiece struct {
 	vocabulary
-	trie    *byteTrie
-	inside  int32 // node of the trie behind the prefix, -1 if no token begins with it
+	prefix  string
+	begin   *byteTrie // of all tokens
+	inside  *byteTrie // of those with the prefix, without it
 	unk     int32
 	longest int // characters; longer words are unknown
 }
@@ -23,11 +24,16 @@ func newWordPiece(v vocabulary, unk, prefix string, longest int) (*wordPiece, er
 	if !ok {
 		return nil, fmt.Errorf("model.unk_token: %q is not in the vocabulary", clip(unk))
 	}
-	m := &wordPiece{vocabulary: v, unk: id, longest: longest}
-	m.trie = newByteTrie(v.tokens, func(i int) int32 { return int32(i) })
-	for i := 0; i < len(prefix) && m.inside >= 0; i++ {
-		m.inside = m.trie.step(m.inside, prefix[i])
+	m := &wordPiece{vocabulary: v, prefix: prefix, unk: id, longest: longest}
+	number := func(i int) int32 { return int32(i) }
+	m.begin = newByteTrie(v.tokens, number)
+	inside := make([]string, len(v.tokens))
+	for i, s := range v.tokens {
+		if rest, ok := strings.CutPrefix(s, prefix); ok {
+			inside[i] = rest
+		}
 	}
+	m.inside = newByteTrie(inside, number)
 	return m, nil
 }
 
@@ -49,25 +55,25 @@ func (m *wordPiece) split(out *sink, p piece) bool {
 	if len(s) > m.longest && utf8.RuneCountInString(s) > m.longest {
 		return false
 	}
-	node := int32(trieRoot)
-	for i := 0; i < len(s); node = m.inside {
-		if node < 0 {
+	trie, prefix := m.begin, ""
+	for i := 0; i < len(s); trie, prefix = m.inside, m.prefix {
+		id, n := trie.longest(s[i:])
+		// A control token may not come out of plain text: take a shorter one.
+		for out.plainSpecial && n > 0 && out.special.has(id) {
+			_, k := utf8.DecodeLastRuneInString(s[i : i+n])
+			for n -= k; n > 0; n -= k {
+				var ok bool
+				if id, ok = m.ids[prefix+s[i:i+n]]; ok {
+					break
+				}
+				_, k = utf8.DecodeLastRuneInString(s[i : i+n])
+			}
+		}
+		if n <= 0 {
 			return false
 		}
-		id, end := int32(-1), i
-		for k := i; k < len(s); k++ {
-			if node = m.trie.step(node, s[k]); node < 0 {
-				break
-			}
-			if v := m.trie.units[node].value; v >= 0 && !(out.plainSpecial && out.special.has(v)) {
-				id, end = v, k+1
-			}
-		}
-		if id < 0 {
-			return false
-		}
-		out.add(id, p.span(i, end))
-		i = end
+		out.add(id, p.span(i, i+n))
+		i += n
 	}
 	return true
 }
