@@ -5,11 +5,16 @@
 // A tokenizer is a pipeline, and each stage is a component of tokenizer.json:
 //
 //	added tokens   cut out of the raw text                      added.go
-//	normalizer     Unicode forms, prepended marks               normalize.go
+//	normalizer     Unicode forms, prepended marks               normalize.go, precompiled.go
 //	pre-tokenizer  cuts the text into words                     pretokenize.go, split.go
-//	model          words into token ids (BPE)                   bpe.go, merge.go
+//	model          words into token ids (BPE, Unigram, ...)     bpe.go, merge.go, unigram.go, wordpiece.go
 //	post-processor puts <s> and the like around                 postprocess.go
 //	decoder        ids into text again                          decode.go
+//
+// Other forms of a vocabulary are made into the same pipeline: sentencepiece
+// models (sentencepiece.go), tiktoken files (tiktoken.go), and the folders of
+// transformers' Python tokenizers (vocabfiles.go). Written, each of them is a
+// tokenizer.json.
 //
 // The format is that of Hugging Face's tokenizers library (its documentation,
 // "Components"), and ids equal those of that library. Byte pair encoding is
