@@ -53,7 +53,9 @@ samples: {off: true}
 	if is.Config.Vocab != old+2 || tok.Size() != old+2 || is.Config.PAD != old+1 {
 		t.Errorf("vocabulary of %d, tokenizer of %d, pad %d after %d", is.Config.Vocab, tok.Size(), is.Config.PAD, old)
 	}
-	table := func(m *model.Model) []float64 { return tensor.GetFloat64(m.Store.Param("model.embed_tokens.weight").Value) }
+	table := func(m *model.Model) []float64 {
+		return tensor.GetFloat64(m.Store.Param("model.embed_tokens.weight").Value)
+	}
 	a, b, h := table(was), table(is), was.Config.Hidden
 	for j := range h {
 		mean := 0.0

@@ -2,13 +2,11 @@ package train
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 
 	"ringtail/autograd"
 	"ringtail/data"
-	"ringtail/folder"
 	"ringtail/model"
 	"ringtail/runs"
 	"ringtail/tensor"
@@ -17,19 +15,10 @@ import (
 // language is the objective of `train pretrain` and `train sft`: the
 // cross-entropy of packed sequences, on all tokens or on what the assistant says.
 type language struct {
-	basis
+	onRows
 	rec      *LanguageRecipe
 	pretrain bool
 
-	model *model.Model
-	text  *folder.Text
-	data  *data.Dataset
-
-	loader   *data.Loader
-	batch    data.Step
-	learner  *learner
-	balance  *balance // of a mixture of experts
-	longest  int
 	passes   map[shape]*lossPass
 	loss     tensor.Tensor // F64 [3], of a step
 	evalLoss tensor.Tensor // F64 [3]
@@ -37,14 +26,6 @@ type language struct {
 
 	prompts []samplePrompt
 }
-
-// languageState is what a checkpoint keeps beside the weights.
-type languageState struct {
-	Updates int        `json:"updates"` // optimizer steps that weren't skipped
-	Loader  data.State `json:"loader"`
-}
-
-func (l *language) common() *basis { return &l.basis }
 
 // load reads tokenizer, data and model.
 func (l *language) load(ctx context.Context) error {
@@ -109,10 +90,7 @@ func (l *language) close() {
 	for _, p := range l.passes {
 		p.free()
 	}
-	l.free()
-	if l.model != nil {
-		l.model.Free()
-	}
+	l.onRows.close()
 }
 
 // pass finds or compiles the program for a micro-batch.
@@ -227,24 +205,6 @@ func (l *language) evaluate(ctx context.Context) (evaluation, error) {
 	return evaluation{merit: ev.loss, metrics: map[string]float64{"eval/loss": ev.loss, "eval/accuracy": ev.accuracy}}, nil
 }
 
-func (l *language) save(dir string) (any, error) {
-	return languageState{l.learner.updates, l.loader.State()}, l.model.Store.WriteChunks(dir)
-}
-
-func (l *language) restore(dir string, state json.RawMessage) error {
-	var s languageState
-	if err := json.Unmarshal(state, &s); err != nil {
-		return err
-	}
-	if err := l.readWeights(dir); err != nil {
-		return err
-	}
-	l.learner.updates = s.Updates
-	return l.loader.Restore(s.Loader)
-}
-
-func (l *language) readWeights(dir string) error { return l.model.Store.ReadChunks(dir) }
-
 func (l *language) export(_ context.Context, dir string) error {
 	return exportModel(l.model, l.text, dir, runs.ModelDir)
 }
@@ -259,12 +219,3 @@ func (l *language) describe(info *runs.Info) string {
 	}
 	return text
 }
-
-func (l *language) badTensor() string {
-	if bad := l.learner.badTensor(); bad != "" {
-		return bad
-	}
-	return "the loss"
-}
-
-func (l *language) bytes() int { return l.model.Store.Bytes() + l.arena.Size() }

@@ -10,7 +10,7 @@ import (
 type LanguageRecipe struct {
 	Model      Model      `yaml:"model" help:"What is trained: a Hugging Face folder, or a new model"`
 	Tokenizer  string     `yaml:"tokenizer" help:"Folder or tokenizer.json; absent: the model folder's"`
-	Template   string     `yaml:"template" help:"Chat template: a built-in name or a Jinja file; absent: the model's"`
+	Template   string     `yaml:"template" help:"Chat template: a built-in name, a Jinja file or a conversation template of ColossalChat's; absent: the model's"`
 	Data       Data       `yaml:"data"`
 	Device     string     `yaml:"device" default:"auto" help:"auto or cpu"`
 	Seed       uint64     `yaml:"seed" default:"0" help:"Fixes initial weights, the order of data and samples"`
@@ -23,7 +23,7 @@ type LanguageRecipe struct {
 }
 
 func (r *LanguageRecipe) objective(dev tensor.Device, name string) objective {
-	return &language{basis: basis{dev: dev}, rec: r, pretrain: name == "pretrain"}
+	return &language{onRows: onRows{basis: basis{dev: dev}}, rec: r, pretrain: name == "pretrain"}
 }
 
 func (r *LanguageRecipe) course() course {

@@ -11,7 +11,7 @@ import (
 // PPORecipe is what a YAML recipe of `train ppo` says.
 type PPORecipe struct {
 	Model      PPOModels  `yaml:"model" help:"The four models of PPO"`
-	Template   string     `yaml:"template" help:"Chat template: a built-in name or a Jinja file; absent: the actor's"`
+	Template   string     `yaml:"template" help:"Chat template: a built-in name, a Jinja file or a conversation template of ColossalChat's; absent: the actor's"`
 	Data       PPOData    `yaml:"data"`
 	Device     string     `yaml:"device" default:"auto" help:"auto or cpu"`
 	Seed       uint64     `yaml:"seed" default:"0" help:"Fixes the order of data and what is sampled"`

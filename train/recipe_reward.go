@@ -9,7 +9,7 @@ import (
 // RewardRecipe is what a YAML recipe of `train reward` says.
 type RewardRecipe struct {
 	Model      RewardStart `yaml:"model" help:"What the reward model starts from: the fine-tuned model"`
-	Template   string      `yaml:"template" help:"Chat template: a built-in name or a Jinja file; absent: the model's"`
+	Template   string      `yaml:"template" help:"Chat template: a built-in name, a Jinja file or a conversation template of ColossalChat's; absent: the model's"`
 	Data       RewardData  `yaml:"data"`
 	Device     string      `yaml:"device" default:"auto" help:"auto or cpu"`
 	Seed       uint64      `yaml:"seed" default:"0" help:"Fixes the new head and the order of data"`
@@ -57,7 +57,7 @@ type Scored struct {
 }
 
 func (r *RewardRecipe) objective(dev tensor.Device, _ string) objective {
-	return &reward{basis: basis{dev: dev}, rec: r}
+	return &reward{onRows: onRows{basis: basis{dev: dev}}, rec: r}
 }
 
 func (r *RewardRecipe) course() course {

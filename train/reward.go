@@ -2,7 +2,6 @@ package train
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -24,29 +23,15 @@ import (
 // the same token in training and in PPO. All answers of a ranking lie in one
 // micro-batch, since its loss compares them.
 type reward struct {
-	basis
-	rec *RewardRecipe
-
-	model *model.Model
-	text  *folder.Text
-	data  *data.Dataset
-
-	loader  *data.Loader
-	batch   data.Step
-	learner *learner
-	balance *balance // of a mixture of experts
-	longest int
-	passes  map[shape]*scorePass
+	onRows
+	rec    *RewardRecipe
+	passes map[shape]*scorePass
 
 	// Of a micro-batch: the score of each answer and the loss's derivative by it,
 	// and the latter at each token.
 	scores, grad, seed []float32
 	levels             []float32
 }
-
-type rewardState = languageState
-
-func (r *reward) common() *basis { return &r.basis }
 
 func (r *reward) load(ctx context.Context) error {
 	rec := r.rec
@@ -104,10 +89,7 @@ func (r *reward) close() {
 	for _, p := range r.passes {
 		p.free()
 	}
-	r.free()
-	if r.model != nil {
-		r.model.Free()
-	}
+	r.onRows.close()
 }
 
 // forward runs a micro-batch and reads the score of each of its answers, raw.
@@ -371,24 +353,6 @@ func (r *reward) normalize(ctx context.Context) error {
 	return nil
 }
 
-func (r *reward) save(dir string) (any, error) {
-	return rewardState{r.learner.updates, r.loader.State()}, r.model.Store.WriteChunks(dir)
-}
-
-func (r *reward) restore(dir string, state json.RawMessage) error {
-	var s rewardState
-	if err := json.Unmarshal(state, &s); err != nil {
-		return err
-	}
-	if err := r.readWeights(dir); err != nil {
-		return err
-	}
-	r.learner.updates = s.Updates
-	return r.loader.Restore(s.Loader)
-}
-
-func (r *reward) readWeights(dir string) error { return r.model.Store.ReadChunks(dir) }
-
 func (r *reward) export(ctx context.Context, dir string) error {
 	if err := r.normalize(ctx); err != nil {
 		return err
@@ -406,15 +370,6 @@ func (r *reward) describe(info *runs.Info) string {
 	}
 	return text
 }
-
-func (r *reward) badTensor() string {
-	if bad := r.learner.badTensor(); bad != "" {
-		return bad
-	}
-	return "the loss"
-}
-
-func (r *reward) bytes() int { return r.model.Store.Bytes() + r.arena.Size() }
 
 // steps is the length of the run.
 func (r *reward) steps() int { return r.learner.sched.Steps }

@@ -8,7 +8,7 @@ import (
 // modelFlags name a model, the same way in every command.
 type modelFlags struct {
 	Model    string `required:"" placeholder:"DIR|FILE|ORG/NAME" help:"Model folder, GGUF file, or ORG/NAME after ringtail pull"`
-	Template string `placeholder:"NAME|FILE" help:"Chat template: a built-in name or a Jinja file; default: the model's"`
+	Template string `placeholder:"NAME|FILE" help:"Chat template: a built-in name, a Jinja file or a conversation template of ColossalChat's; default: the model's"`
 }
 
 // sampleFlags say how text is sampled, the same way in every command.
