@@ -274,12 +274,19 @@ func (b *spBPE) toTokens(w *symbols, s string) {
 			for k := from; k < end; k++ {
 				w.add(b.fallback[s[k]], k+1)
 			}
-		case len(w.ids) > 0 && w.ids[len(w.ids)-1] == b.unk:
-			w.ends[len(w.ends)-1] = int32(end)
 		default:
-			w.add(b.unk, end)
+			b.addUnknown(w, end)
 		}
 		from = end
+	}
+}
+
+// addUnknown adds the unknown token, or makes one that is there longer.
+func (b *spBPE) addUnknown(w *symbols, end int) {
+	if n := len(w.ids); n > 0 && w.ids[n-1] == b.unk {
+		w.ends[n-1] = int32(end)
+	} else {
+		w.add(b.unk, end)
 	}
 }
 
@@ -318,7 +325,7 @@ func (b *spBPE) addPlain(w *symbols, s string, from, end int, special func(int32
 				w.add(b.fallback[s[k]], k+1)
 			}
 		} else {
-			w.add(b.unk, i+n)
+			b.addUnknown(w, i+n)
 		}
 		i += n
 	}

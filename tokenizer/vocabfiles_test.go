@@ -131,3 +131,27 @@ func TestBrokenVocabFolders(t *testing.T) {
 		}
 	}
 }
+
+// TestPlainUserDefined: a user-defined piece that the folder makes a control
+// token, as Gemma's <start_of_turn> is, does not come from plain text.
+func TestPlainUserDefined(t *testing.T) {
+	for _, kind := range []uint64{spTypeBPE, spTypeUnigram} {
+		data := smallModel(kind, func(m protoMessage) protoMessage {
+			return m.piece("<u>", 0, pieceUserDefined).piece("<", -9, pieceNormal).piece("ba", -9, pieceUserDefined)
+		})
+		tok, err := LoadFolder(makeFolder(t, map[string]string{"tokenizer.model": string(data),
+			configFile: `{"added_tokens_decoder": {"8": {"content": "<u>", "special": true}}}`}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			options EncodeOptions
+			want    []int32
+		}{{EncodeOptions{}, []int32{6, 8, 5, 10}}, {EncodeOptions{PlainSpecial: true}, []int32{6, 9, 0, 10}}} {
+			ids, offsets := tok.EncodeOffsets("a<u>ba", c.options)
+			if !slices.Equal(ids, c.want) || len(offsets) != len(ids) {
+				t.Errorf("%s, %+v: ids are %d, want %d", spTypeNames[kind], c.options, ids, c.want)
+			}
+		}
+	}
+}
