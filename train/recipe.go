@@ -84,13 +84,14 @@ type Data struct {
 
 // Source is one part of the data.
 type Source struct {
-	Files   []string          `yaml:"files" shorthand:"true" required:"true" help:"Files: JSON, JSONL or text, plain or gzipped"`
+	Files   []string          `yaml:"files" shorthand:"true" required:"true" help:"Files, folders or patterns: JSON, JSONL, CSV, Parquet, Arrow, text; plain, gzip or zstd"`
 	Name    string            `yaml:"name" help:"Name in statistics; absent: the first file's"`
 	Format  string            `yaml:"format" help:"Row format; absent: detected"`
 	Columns map[string]string `yaml:"columns" help:"Names of fields where the file has others: {prompt: question}"`
 	Replace map[string]string `yaml:"replace" help:"Text to replace in rows: {\"{{name}}\": Ringtail}"`
 	System  string            `yaml:"system" help:"System message for rows that have none"`
 	Weight  float64           `yaml:"weight" default:"0" min:"0" help:"Share in a mixture; 0 everywhere: by size"`
+	Split   string            `yaml:"split" help:"Split of data set folders: train, test; absent: train, else the only one"`
 	MaxRows int               `yaml:"max_rows" default:"0" min:"0" help:"Take only the first so many rows; 0: all"`
 }
 
@@ -168,7 +169,7 @@ func sources(list []Source) []data.Source {
 	var out []data.Source
 	for _, s := range list {
 		out = append(out, data.Source{Name: s.Name, Files: s.Files, Format: data.Format(s.Format), Columns: s.Columns, Replace: s.Replace,
-			System: s.System, Weight: s.Weight, MaxRows: s.MaxRows})
+			System: s.System, Weight: s.Weight, MaxRows: s.MaxRows, Split: s.Split})
 	}
 	return out
 }
