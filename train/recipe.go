@@ -91,7 +91,7 @@ type Source struct {
 	Replace map[string]string `yaml:"replace" help:"Text to replace in rows: {\"{{name}}\": Ringtail}"`
 	System  string            `yaml:"system" help:"System message for rows that have none"`
 	Weight  float64           `yaml:"weight" default:"0" min:"0" help:"Share in a mixture; 0 everywhere: by size"`
-	Split   string            `yaml:"split" help:"Split of data set folders: train, test; absent: train, else the only one"`
+	Split   string            `yaml:"split" help:"Split of data set folders: train, test; absent: train, in eval validation or test"`
 	MaxRows int               `yaml:"max_rows" default:"0" min:"0" help:"Take only the first so many rows; 0: all"`
 }
 
