@@ -37,7 +37,7 @@ func ggufConfig(file *gguf.File) (*Config, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	text, err := json.Marshal(r.out)
+	text, err := json.Marshal(pythonFloats(r.out))
 	if err != nil {
 		return nil, err // a number that is not finite
 	}
@@ -46,6 +46,32 @@ func ggufConfig(file *gguf.File) (*Config, error) {
 		return nil, fmt.Errorf("the metadata of %s give a model with %w", arch, err)
 	}
 	return c, nil
+}
+
+// pythonFloats writes numbers with a fraction, or an exponent, as Python does even where
+// they are whole: transformers refuses 30 where it wants 30.0.
+func pythonFloats(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, x := range v {
+			out[key] = pythonFloats(x)
+		}
+		return out
+	case []float64:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = pythonFloats(x)
+		}
+		return out
+	case float64:
+		s := strconv.FormatFloat(v, 'g', -1, 64)
+		if !strings.ContainsAny(s, ".eIN") {
+			s += ".0"
+		}
+		return json.Number(s)
+	}
+	return v
 }
 
 // ggufReader turns metadata into fields of config.json and remembers the first error.
@@ -158,7 +184,9 @@ func (r *ggufReader) values(tensor string) []float64 {
 	r.fail(t.Read(v, 0))
 	out := make([]float64, len(v))
 	for i, x := range v {
-		out[i] = decimal(float64(x))
+		if out[i] = decimal(float64(x)); math.IsNaN(out[i]) || math.IsInf(out[i], 0) {
+			r.fail(fmt.Errorf("tensor %s: element %d is %g, expected a finite number", tensor, i, x))
+		}
 	}
 	return out
 }
@@ -401,7 +429,12 @@ func (r *ggufReader) gemma(fam string, hidden, layers, heads, dim int64) {
 	}
 	r.out["query_pre_attn_scalar"] = ggufScoreScalar(fam, hidden, layers, heads, dim)
 	if scale, ok := r.number("attention.scale"); ok && scale > 0 {
-		r.out["query_pre_attn_scalar"] = decimal(1 / (scale * scale))
+		scalar := 1 / (scale * scale)
+		if n := math.Round(scalar); math.Abs(scalar-n) < 1e-5*n {
+			r.out["query_pre_attn_scalar"] = int64(n)
+		} else {
+			r.out["query_pre_attn_scalar"] = decimal(scalar)
+		}
 	}
 	r.optional("sliding_window", "attention.sliding_window")
 	kinds := make([]string, max(0, min(layers, maxLayers)))

@@ -126,7 +126,7 @@ def expected(folder):
 def ringtail(program, *args, fails=False):
     import subprocess
     done = subprocess.run([program, *args], capture_output=True, text=True)
-    if (done.returncode != 0) != fails:
+    if fails is not None and (done.returncode != 0) != fails:
         raise SystemExit(f"ringtail {' '.join(args)}: {done.returncode}: {done.stderr}")
     return done.stdout + done.stderr
 
@@ -157,9 +157,22 @@ def check_tensors(path, want, dtype):
     return bad, reader
 
 
-def check_models(program, golden, tmp):
+def default_rope(config):
+    return (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") == "default" and \
+        getattr(config, "head_dim", None) in (None, config.hidden_size // config.num_attention_heads)
+
+
+def logits(ids, shape, *args, **kwargs):
     import torch
     from transformers import AutoModelForCausalLM
+    if any(getattr(shape, k, None) for k in ("num_experts", "num_local_experts")):
+        kwargs["experts_implementation"] = "eager"  # the others want aligned shapes
+    with torch.no_grad():
+        return AutoModelForCausalLM.from_pretrained(*args, dtype=torch.float32, **kwargs).eval()(ids).logits
+
+
+def check_models(program, golden, tmp):
+    import torch
     failed = 0
     loads = {"llama", "qwen2", "qwen3", "qwen3_moe", "gemma3_text", "phi3", "bloom", "gpt2"}  # transformers' own loader; it has no mistral by that name
     for name in sorted(os.listdir(os.path.join(golden, "models"))):
@@ -168,6 +181,10 @@ def check_models(program, golden, tmp):
         path = os.path.join(tmp, name + ".gguf")
         if want is None:
             print(f"{name:22} no architecture in GGUF; refused: {'no architecture' in ringtail(program, 'convert', '--model', folder, '--out', path, fails=True)}")
+            continue
+        tried = ringtail(program, "convert", "--model", folder, "--out", path, fails=None)
+        if "GGUF" in tried and ("can't say" in tried or "no form" in tried):
+            print(f"{name:22} {tried.split(': ', 2)[-1].strip()}")
             continue
         bad = []
         for dtype in ("f32", "f16", "bf16", "q8_0", "q4_0"):
@@ -178,21 +195,17 @@ def check_models(program, golden, tmp):
         if config.model_type in loads:
             ids = torch.randint(3, config.vocab_size, (2, 24), generator=torch.Generator().manual_seed(1))
             # transformers' loader takes no windows, rope factors, or (of Qwen3) head_dim from the metadata: config.json gives them.
-            given = {} if config.model_type in ("llama", "qwen2", "qwen3_moe", "phi3", "bloom", "gpt2") and name != "llama31_rope" else {"config": config}
-            with torch.no_grad():
-                a = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits
-                b = AutoModelForCausalLM.from_pretrained(tmp, gguf_file=f"{name}-f32.gguf", dtype=torch.float32, **given).eval()(ids).logits
+            given = {} if config.model_type in ("llama", "qwen2", "qwen3_moe", "phi3", "bloom", "gpt2") and default_rope(config) else {"config": config}
+            a, b = logits(ids, config, folder), logits(ids, config, tmp, gguf_file=f"{name}-f32.gguf", **given)
             diff = (a - b).abs().max().item() / a.abs().max().item()
             line += f"; transformers' logits{' (config.json given)' if given else ''} differ by {diff:.1e}"
             if not diff < 1e-5:
                 bad.append(f"transformers' logits differ by {diff:.1e}")
         back = os.path.join(tmp, name + "-back")
         ringtail(program, "convert", "--model", path.replace(".gguf", "-f32.gguf"), "--out", back)
-        with torch.no_grad():
-            ids = torch.randint(3, config.vocab_size, (2, 24), generator=torch.Generator().manual_seed(2))
-            a = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits
-            b = AutoModelForCausalLM.from_pretrained(back, dtype=torch.float32).eval()(ids).logits
-            diff = (a - b).abs().max().item() / a.abs().max().item()
+        ids = torch.randint(3, config.vocab_size, (2, 24), generator=torch.Generator().manual_seed(2))
+        a, b = logits(ids, config, folder), logits(ids, config, back)
+        diff = (a - b).abs().max().item() / a.abs().max().item()
         line += f"; the folder made of it, by {diff:.1e}"
         if not diff < 1e-5:
             bad.append(f"logits of the folder made of it differ by {diff:.1e}")
@@ -241,6 +254,8 @@ def check_tokenizers(program, golden, tmp):
     failed = 0
     for name, pre in {"gpt2_bytelevel.json": "gpt-2", "llama3_regex.json": "smaug-bpe", "qwen2_regex_nfc.json": "qwen2", "sentencepiece_bpe.model": None}.items():
         source, path = os.path.join(golden, "tokenizers", name), os.path.join(tmp, name + ".gguf")
+        if not os.path.exists(source):
+            continue
         vocabulary_file(path, pre, source)
         vectors = json.load(open(source.rsplit(".", 1)[0] + ".vectors.json"))[:80]
         bad = []
