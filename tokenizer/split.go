@@ -1,10 +1,8 @@
 package tokenizer
 
 // Splitters for the pre-tokenization patterns that most models use, written by
-// hand: they run several times faster than a regular expression, and take time
-// linear in the text whatever it holds. Each is chosen by the exact spelling of
-// its pattern; any other pattern goes to package regexp2 (pattern.go), which
-// also checks these in FuzzSplit.
+// hand: they run twice as fast as the automaton (regex.go). Each is chosen by the
+// exact spelling of its pattern. FuzzSplit checks them against package regexp2.
 
 // A splitter returns the end of the match that begins at s[i], i < len(s). The
 // patterns match some part of any text, so that matches leave no gaps.

@@ -5,8 +5,8 @@
 // A tokenizer is a pipeline, and each stage is a component of tokenizer.json:
 //
 //	added tokens   cut out of the raw text                      added.go
-//	normalizer     Unicode forms, prepended marks               normalize.go, precompiled.go
-//	pre-tokenizer  cuts the text into words                     pretokenize.go, split.go
+//	normalizer     Unicode forms, prepended marks               normalize.go, normalform.go, precompiled.go, bert.go
+//	pre-tokenizer  cuts the text into words                     pretokenize.go, split.go, regex.go
 //	model          words into token ids (BPE, Unigram, ...)     bpe.go, merge.go, unigram.go, wordpiece.go
 //	post-processor puts <s> and the like around                 postprocess.go
 //	decoder        ids into text again                          decode.go
