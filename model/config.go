@@ -207,6 +207,7 @@ func ParseConfig(text []byte) (*Config, error) {
 	if err := dec.Decode(&raw); err != nil {
 		return nil, fmt.Errorf("not a JSON object: %w", err)
 	}
+	raw = textConfig(raw)
 	f := &fields{raw: raw}
 	c := &Config{raw: raw}
 	archs, _ := raw["architectures"].([]any)
@@ -225,7 +226,7 @@ func ParseConfig(text []byte) (*Config, error) {
 		}
 		return nil, &UnknownArchitectureError{Name: name}
 	}
-	f.alias = fam.keys
+	f.alias, f.usual = fam.keys, fam.defaults
 	c.Vocab = f.size("vocab_size", 0, maxVocab)
 	c.Hidden = f.size("hidden_size", 0, maxHidden)
 	c.EmbedDim = c.Hidden
@@ -428,11 +429,31 @@ func (c *Config) Clone() *Config {
 	return &d
 }
 
+// textConfig is the configuration of the text model within that of one that sees
+// pictures too, for the families whose text model is known alone: Gemma 3's.
+func textConfig(raw map[string]any) map[string]any {
+	inner, ok := raw["text_config"].(map[string]any)
+	archs, _ := raw["architectures"].([]any)
+	if !ok || len(archs) == 0 || archs[0] != "Gemma3ForConditionalGeneration" {
+		return raw
+	}
+	out := maps.Clone(inner)
+	out["architectures"], out["model_type"] = []any{"Gemma3ForCausalLM"}, gemma3.modelType
+	for _, key := range []string{"bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype", "tie_word_embeddings"} {
+		if v := raw[key]; v != nil && out[key] == nil {
+			out[key] = v
+		}
+	}
+	return out
+}
+
 // fields reads typed fields and remembers the first that is wrong. Fields are
-// asked for by LLaMA's names; alias has those of families that spell them otherwise.
+// asked for by LLaMA's names; alias has those of families that spell them otherwise,
+// usual what they mean where config.json leaves them out.
 type fields struct {
 	raw   map[string]any
 	alias map[string]string
+	usual map[string]any
 	err   error
 }
 
@@ -443,10 +464,13 @@ func (f *fields) get(key string) (v any, name string) {
 			return v, other
 		}
 		if _, ok := f.raw[key]; !ok {
-			return nil, other
+			return f.usual[key], other
 		}
 	}
-	return f.raw[key], key
+	if v, ok := f.raw[key]; ok {
+		return v, key
+	}
+	return f.usual[key], key
 }
 
 // has tells whether the file says anything of a field.

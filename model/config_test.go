@@ -112,6 +112,26 @@ func TestConfigRefuses(t *testing.T) {
 	}
 }
 
+// TestTextOfPictures: of a Gemma 3 that sees pictures the text model is read, what its
+// configuration leaves out being as in transformers; what is written is a text model's.
+func TestTextOfPictures(t *testing.T) {
+	c := mustParse(t, `{"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "eos_token_id": [1, 106], "torch_dtype": "bfloat16",
+		"vision_config": {"hidden_size": 1152}, "text_config": {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240,
+		"num_hidden_layers": 34, "sliding_window": 1024, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}}`)
+	for range 2 {
+		if c.Vocab != 262208 || c.Heads != 8 || c.KVHeads != 4 || c.HeadDim != 256 || c.Window != 1024 || c.windowed(5) || !c.windowed(6) || !c.Tied ||
+			c.Rope.Factor != 8 || c.Rope.Theta != 1e6 || c.WindowedRope.Theta != 1e4 || len(c.EOS) != 2 || c.Dtype != "bfloat16" ||
+			c.Architecture != "Gemma3ForCausalLM" || c.ModelType != "gemma3_text" {
+			t.Fatalf("read as %+v", c)
+		}
+		text, err := c.JSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c = mustParse(t, string(text))
+	}
+}
+
 // FuzzConfig: any text is refused or gives a configuration that can be planned,
 // written and read again, without large allocations.
 func FuzzConfig(f *testing.F) {
@@ -121,6 +141,10 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(configWith(f, map[string]any{"max_position_embeddings": 16, "rope_scaling": map[string]any{"type": "dynamic", "factor": 2}, "eos_token_id": []int{1, 2}})))
 	f.Add([]byte(configWith(f, map[string]any{"architectures": []string{"MistralForSequenceClassification"}, "sliding_window": 4,
 		"rope_scaling": map[string]any{"type": "longrope", "short_factor": []int{1, 1, 1, 1}, "long_factor": []int{1, 2, 3, 4}}})))
+	for _, fields := range shapesOfModels {
+		f.Add([]byte(configWith(f, fields)))
+	}
+	f.Add([]byte(`{"architectures":["Gemma3ForConditionalGeneration"],"text_config":{"num_hidden_layers":2,"rope_parameters":{"full_attention":{"rope_theta":1e6}}}}`))
 	f.Add([]byte(`{"architectures":["LlamaForCausalLM"],"vocab_size":16777216,"hidden_size":262144,"num_hidden_layers":8192,"num_attention_heads":16384,"intermediate_size":2097152}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c, err := ParseConfig(text)

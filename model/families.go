@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"sort"
+	"strings"
 )
 
 // family is what sets a family of models apart from the decoder that all share:
@@ -15,6 +16,7 @@ type family struct {
 	modelType string
 	keys      map[string]string // LLaMA's name of a field → this family's
 	tied      bool              // tie_word_embeddings, where config.json doesn't say
+	defaults  map[string]any    // of fields, where config.json leaves them out: transformers'
 	read      func(c *Config, f *fields)
 	names     names
 	// conv1D: matrices are stored [in, out] (GPT-2).
@@ -43,6 +45,13 @@ type names struct {
 	down                             string
 	router                           string
 	expertGate, expertUp, expertDown string
+}
+
+// spellings are the names that a tensor may have in a folder: its own; that without
+// the decoder's prefix, in folders of bare decoders; those beside a vision tower.
+func (n *names) spellings(name string) []string {
+	short := strings.TrimPrefix(name, n.prefix)
+	return []string{name, short, "language_model." + name, "model.language_model." + short}
 }
 
 // llamaNames are the names that most families share.

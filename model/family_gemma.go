@@ -30,7 +30,10 @@ var gemma2 = family{class: "Gemma2", modelType: "gemma2", names: gemma2Names, ti
 // Gemma 3, text (Kamath et al. 2025): norms of query and key heads in place of the caps; layers
 // with the window have rotary positions of their own.
 var gemma3 = family{class: "Gemma3", seq: "Gemma3TextForSequenceClassification", modelType: "gemma3_text", names: gemma2Names, tied: true,
-	keys: map[string]string{"hidden_act": "hidden_activation"}, read: func(c *Config, f *fields) {
+	keys: map[string]string{"hidden_act": "hidden_activation"},
+	defaults: map[string]any{"vocab_size": json.Number("262208"), "hidden_size": json.Number("2304"), "intermediate_size": json.Number("9216"),
+		"num_hidden_layers": json.Number("26"), "num_attention_heads": json.Number("8"), "num_key_value_heads": json.Number("4"),
+		"max_position_embeddings": json.Number("131072")}, read: func(c *Config, f *fields) {
 		f.readGemma(c)
 		f.readGemma2(c, 0, 0)
 		c.AttentionCap = 0 // transformers and llama.cpp take no notice of attn_logit_softcapping here

@@ -1,9 +1,6 @@
 package model
 
-import (
-	"strings"
-	"sync"
-)
+import "sync"
 
 // GrowVocab writes the model at path into dir, which must exist, with a vocabulary of
 // at least so many tokens: the embedding, and the output projection where it is
@@ -33,8 +30,9 @@ func growVocab(c *Config, src Source, vocab int) Source {
 	n := c.fam().names
 	g := grown{Source: src, old: c.Vocab, vocab: vocab, tables: map[string]bool{}}
 	for _, name := range []string{n.embed, n.head} {
-		g.tables[name+".weight"] = true
-		g.tables[strings.TrimPrefix(name, n.prefix)+".weight"] = true
+		for _, s := range n.spellings(name + ".weight") {
+			g.tables[s] = true
+		}
 	}
 	c.Vocab = vocab
 	return g

@@ -144,15 +144,14 @@ func readParts(t Stored, dst []float32, from int) error {
 	return errors.Join(errs...)
 }
 
-// find looks a tensor up by its name, or by that name without the prefix of the
-// decoder, as folders of bare decoders spell it.
+// find looks a tensor up by the names that it may have.
 func (l *loader) find(name string) (Stored, string, bool) {
-	if t, ok := l.src.Find(name); ok {
-		return t, name, true
+	for _, s := range l.c.fam().names.spellings(name) {
+		if t, ok := l.src.Find(s); ok {
+			return t, s, true
+		}
 	}
-	short := strings.TrimPrefix(name, l.c.fam().names.prefix)
-	t, ok := l.src.Find(short)
-	return t, short, ok
+	return Stored{}, name, false
 }
 
 // sample names a few of many.

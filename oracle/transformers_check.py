@@ -8,6 +8,8 @@
   train   that model fine-tuned by `ringtail train sft` → transformers: logits equal
   pickle  transformers' model saved by torch.save as pytorch_model.bin → Ringtail: logits equal
 
+and for mixtures of experts the load-balancing loss, for Gemma 3 the text model of one that sees pictures.
+
     python3 transformers_check.py [SEED]         from the repository's root, with Go
 
 Logits are compared as the golden data is: to 2e-4 of their largest.
@@ -63,7 +65,12 @@ for name, cls, cfg in families.configurations(seed):
     def check(key, f):
         try: said[key] = f() or ""
         except Exception as e: said[key] = f"{type(e).__name__}: {str(e)[:300]}"
-    check("load", lambda: differ(ours(d + "/hf", ids), theirs(m, ids)))
+    def router():
+        if not hasattr(cfg, "router_aux_loss_coef"): return
+        with torch.no_grad(): want = m(input_ids=torch.tensor([ids]), output_router_logits=True).aux_loss.item()
+        got = json.loads(go(tool, "router", d + "/hf", input=json.dumps(ids)))
+        return f"router loss {got}, want {want}" if abs(got - want) > 1e-5 else ""
+    check("load", lambda: differ(ours(d + "/hf", ids), theirs(m, ids)) or router())
     def copy():
         go(tool, "copy", d + "/hf", d + "/copy")
         a, b = load_file(d + "/hf/model.safetensors"), load_file(d + "/copy/model.safetensors")
@@ -106,6 +113,22 @@ for name, cls, cfg in families.configurations(seed):
     fam = name.split("_")[0]
     for k, v in said.items(): results.setdefault(fam, {}).setdefault(k, []).append(not v)
     print(name, " ".join(f"{k}={'no' if v else 'ok'}" for k, v in said.items()), flush=True)
+
+def pictures():
+    text = dict(vocab_size=300, hidden_size=48, intermediate_size=66, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=14,
+        sliding_window=6, sliding_window_pattern=2, rope_scaling={"rope_type": "linear", "factor": 8.0})
+    cfg = tf.Gemma3Config(text_config=text, vision_config=dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14))
+    m = tf.Gemma3ForConditionalGeneration(cfg).float().eval()
+    m.save_pretrained(work + "/pictures")
+    ids = torch.randint(3, 300, (17,)).tolist()
+    bad = differ(ours(work + "/pictures", ids), theirs(m, ids))
+    go(tool, "copy", work + "/pictures", work + "/text")
+    n, wrong = load(tf.AutoModelForCausalLM, work + "/text")
+    return bad or wrong or differ(theirs(n, ids), theirs(m, ids))
+try: said = pictures()
+except Exception as e: said = f"{type(e).__name__}: {e}"
+print("gemma3 with pictures:", said or "ok")
+failures += bool(said)
 
 print(f"\ntransformers {tf.__version__}, torch {torch.__version__}; {failures} failures")
 for fam, r in results.items(): print(f"| {fam} | " + " | ".join(f"{sum(v)}/{len(v)}" for v in r.values()) + " |")

@@ -4,6 +4,7 @@
 //	ringtail new CONFIG.json DIR [scalar]   a model of that configuration, with random weights
 //	ringtail copy FROM DIR                  what is at FROM, loaded and saved
 //	ringtail logits FROM < IDS.json         [rows of logits] for a list of token ids
+//	ringtail router FROM < IDS.json         the load-balancing loss of a mixture of experts
 package main
 
 import (
@@ -37,10 +38,10 @@ func run(args []string) error {
 		}
 		defer m.Free()
 		return save(m, args[2])
-	case len(args) == 2 && args[0] == "logits":
-		return logits(args[1])
+	case len(args) == 2 && (args[0] == "logits" || args[0] == "router"):
+		return forward(args[1], args[0] == "router")
 	}
-	return fmt.Errorf("usage: ringtail new CONFIG.json DIR [scalar] | copy FROM DIR | logits FROM")
+	return fmt.Errorf("usage: ringtail new CONFIG.json DIR [scalar] | copy FROM DIR | logits FROM | router FROM")
 }
 
 func save(m *model.Model, dir string) error {
@@ -84,7 +85,7 @@ func create(config, dir string, scalar bool) error {
 	return save(m, dir)
 }
 
-func logits(from string) error {
+func forward(from string, router bool) error {
 	var ids []int32
 	if err := json.NewDecoder(os.Stdin).Decode(&ids); err != nil {
 		return err
@@ -114,6 +115,25 @@ func logits(from string) error {
 		tensor.SetInt32(t, x.v)
 		*x.to = tape.Input(x.name, t)
 	}
+	live, b, err := tensor.New(dev, tensor.I32, 1)
+	if err != nil {
+		return err
+	}
+	defer b.Free()
+	tensor.SetInt32(live, []int32{int32(len(ids))})
+	loss, b2, err := tensor.New(dev, tensor.F64, 1)
+	if err != nil {
+		return err
+	}
+	defer b2.Free()
+	scale, b3, err := tensor.New(dev, dev.Float(), 1)
+	if err != nil {
+		return err
+	}
+	defer b3.Free()
+	if router {
+		in.Router = &model.RouterLoss{Coef: 1, Live: tape.Input("live", live), Loss: loss, Scale: scale}
+	}
 	h, err := m.Hidden(tape, in)
 	if err != nil {
 		return err
@@ -126,6 +146,9 @@ func logits(from string) error {
 		return err
 	}
 	p.Forward()
+	if router {
+		return json.NewEncoder(os.Stdout).Encode(tensor.GetFloat64(loss)[0] / float64(len(ids)))
+	}
 	flat := tensor.GetFloat64(out.Value())
 	return json.NewEncoder(os.Stdout).Encode(slices.Collect(slices.Chunk(flat, out.Cols())))
 }
