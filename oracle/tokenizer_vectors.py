@@ -283,7 +283,7 @@ def make(m, small):
         ("xlmr", P.Sequence([P.WhitespaceSplit(), P.Metaspace()]), N.Sequence([N.Nmt(), N.NFKC(), N.Replace(Regex(" {2,}"), " ")]), "<s> $A </s>"), ("t5", P.Metaspace(), N.NFKC(), "$A </s>")):
         t = Tokenizer(models.Unigram())
         t.pre_tokenizer, t.normalizer, t.decoder = pre, norm, decoders.Metaspace()
-        t.train_from_iterator(m.corpus, trainers.UnigramTrainer(vocab_size=min(m.size, 1000), special_tokens=["<s>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False))
+        t.train_from_iterator(m.corpus, trainers.UnigramTrainer(vocab_size=5000, special_tokens=["<s>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False))
         t.add_tokens([AddedToken("<mask>", lstrip=True, special=True)])
         t.post_processor = bos(t, post)
         m.add(name, t)
