@@ -154,7 +154,7 @@ func FuzzConfig(f *testing.F) {
 			}
 			return
 		}
-		if c.Layers < 64 { // sizes alone: nothing is allocated
+		if c.Layers*max(c.Experts.Count, 1) < 64 { // sizes alone: nothing is allocated
 			for _, head := range []Head{CausalLM, ScalarHead} {
 				total := 0
 				for _, s := range c.specs(Options{}, head) {
@@ -168,7 +168,7 @@ func FuzzConfig(f *testing.F) {
 				}
 			}
 		}
-		if c.HeadDim < 1024 {
+		if c.Positions == Rotary && c.HeadDim < 1024 {
 			for _, length := range []int{1, 100, c.MaxPositions, c.MaxPositions + 1} {
 				inv, _ := c.Rope.frequencies(length)
 				if len(inv) == 0 || 2*len(inv) > c.HeadDim {
