@@ -69,7 +69,7 @@ var shapesOfModels = map[string]map[string]any{
 	"gemma": ofFamily("Gemma", map[string]any{"head_dim": 12}),
 	"gemma 2": ofFamily("Gemma2", map[string]any{"head_dim": 12, "query_pre_attn_scalar": 10, "sliding_window": 6, "attn_logit_softcapping": 2.0,
 		"final_logit_softcapping": 3.0}),
-	"gemma 3":         ofFamily("Gemma3", map[string]any{"head_dim": 12, "query_pre_attn_scalar": 10, "sliding_window": 6, "sliding_window_pattern": 2}),
+	"gemma 3":         ofFamily("Gemma3", map[string]any{"head_dim": 12, "num_key_value_heads": 2, "query_pre_attn_scalar": 10, "sliding_window": 6, "sliding_window_pattern": 2}),
 	"phi 3":           ofFamily("Phi3", map[string]any{"num_key_value_heads": 1, "partial_rotary_factor": 0.5}),
 	"gpt2":            ofFamily("GPT2", map[string]any{"architectures": []string{"GPT2LMHeadModel"}, "scale_attn_by_inverse_layer_idx": true}),
 	"neox":            ofFamily("GPTNeoX", map[string]any{"rotary_pct": 0.5}),
