@@ -86,6 +86,8 @@ func TestCorrupt(t *testing.T) {
 		{"array of 2^61 u64", bin(head(0, 1), "k", uint32(9), uint32(10), uint64(1<<61), make([]byte, 8)), "an array of"},
 		{"array of 2^64-1 strings", bin(head(0, 1), "k", uint32(9), uint32(8), uint64(huge), make([]byte, 8)), "an array of"},
 		{"array of 2^63 bytes", bin(head(0, 1), "k", uint32(9), uint32(0), uint64(1<<63), make([]byte, 8)), "an array of"},
+		{"array of two u64 in 8 bytes", bin(head(0, 1), "k", uint32(9), uint32(10), uint64(2), make([]byte, 8)), "an array of 2 × u64"},
+		{"array of two strings in 8 bytes", bin(head(0, 1), "k", uint32(9), uint32(8), uint64(2), make([]byte, 8)), "an array of 2 × string"},
 		{"array of kind 13", bin(head(0, 1), "k", uint32(9), uint32(13), uint64(1), make([]byte, 8)), "kind 13"},
 		{"array cut off", bin(head(0, 1), "k", uint32(9), uint32(0)), "needs 12 bytes"},
 		{"arrays in arrays in arrays", bin(head(0, 1), "k", uint32(9), uint32(9), uint64(1), uint32(9), uint64(1), uint32(0), uint64(1), uint8(0)), "deep"},

@@ -567,6 +567,28 @@ func TestPythonFloats(t *testing.T) {
 	}
 }
 
+// TestWindowPeriod: the layers with the window, as llama.cpp takes them, and the period of a list.
+func TestWindowPeriod(t *testing.T) {
+	for fam, want := range map[string]string{"gemma2": "xoxoxoxo", "gemma3": "xxxxxoxx"} {
+		got := ""
+		for i := range want {
+			got += map[bool]string{true: "x", false: "o"}[slidingByDefault(fam)(i)]
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", fam, got, want)
+		}
+	}
+	for layers, want := range map[string]int{"xxxxxoxx": 6, "xoxoxo": 2, "ooo": 1, "xxx": 4, "xxo": 3, "oxo": 0, "xoxx": 0, "xxoxo": 0} {
+		windowed := make([]bool, len(layers))
+		for i := range windowed {
+			windowed[i] = layers[i] == 'x'
+		}
+		if n, ok := windowPeriod(windowed); n != want || ok != (want > 0) {
+			t.Errorf("%s: %d, %v, want %d", layers, n, ok, want)
+		}
+	}
+}
+
 func TestMatchName(t *testing.T) {
 	for _, c := range []struct {
 		pattern, name string
