@@ -332,7 +332,7 @@ func TestRefuses(t *testing.T) {
 		"linear: x [4 6] times w [5 7]": func(r *rig, t *Tape, x *Var) { t.Linear(x, r.param("w", 5, 7), nil) },
 		"bias b [4]":                    func(r *rig, t *Tape, x *Var) { t.Linear(x, r.param("w", 5, 6), r.param("b", 4)) },
 		"add: x [4 6] and y [4 5]":      func(r *rig, t *Tape, x *Var) { t.Add(x, t.Input("y", r.random(4, 5))) },
-		"norm: x [4 6] with w [5]":   func(r *rig, t *Tape, x *Var) { t.RMSNorm(x, r.param("w", 5), 1) },
+		"norm: x [4 6] with w [5]":      func(r *rig, t *Tape, x *Var) { t.RMSNorm(x, r.param("w", 5), 1) },
 		"add+norm: x [4 6] and y [6 4]": func(r *rig, t *Tape, x *Var) {
 			t.AddRMSNorm(x, t.Input("y", r.random(6, 4)), r.param("w", 6), 1)
 		},

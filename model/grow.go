@@ -52,7 +52,7 @@ func (g grown) Find(name string) (Stored, bool) {
 		return t, ok
 	}
 	cols, read := t.Shape[1], t.Read
-	t.Shape = []int{g.vocab, cols}
+	t.Shape, t.Bytes = []int{g.vocab, cols}, nil
 	mean := sync.OnceValues(func() ([]float32, error) { return meanRow(read, g.old, cols) })
 	t.Read = func(dst []float32, from int) error {
 		end := g.old * cols

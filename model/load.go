@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
 
 	"ringtail/shard"
 	"ringtail/tensor"
@@ -121,11 +124,34 @@ func (l *loader) read(m *Model, s shard.Spec) error {
 			return nil
 		})
 	}
+	if m.copyBytes(s.Name, t) {
+		return m.dev.Sync() // before the source is closed
+	}
 	return m.Store.SetTensor(s.Name, func(dst []float32) error {
 		err := readParts(t, dst, at)
 		at += len(dst)
 		return err
 	})
+}
+
+// deviceDtypes are stored types that devices convert from.
+var deviceDtypes = map[string]tensor.Dtype{"F32": tensor.F32, "F16": tensor.F16, "BF16": tensor.BF16}
+
+// copyBytes lets a host device convert a tensor where it lies, and tells whether it could.
+func (m *Model) copyBytes(name string, t Stored) bool {
+	d, ok := deviceDtypes[t.Dtype]
+	dst := m.Store.Param(name).Value
+	if !ok || len(t.Bytes) == 0 || len(t.Bytes) != dst.Len()*d.Size() || !m.dev.Host() || m.dev.Float() != tensor.F32 || cpu.IsBigEndian {
+		return false
+	}
+	addr := uintptr(unsafe.Pointer(unsafe.SliceData(t.Bytes)))
+	if addr%uintptr(d.Size()) != 0 { // a header of odd length
+		return false
+	}
+	src := tensor.Tensor{Device: m.dev, Dtype: d, Shape: dst.Shape, Stride: dst.Cols(), Addr: addr}
+	m.dev.Ops().Copy(dst, src)
+	runtime.KeepAlive(t.Bytes)
+	return true
 }
 
 // readParts reads a piece of a tensor on all processors: converting numbers, and

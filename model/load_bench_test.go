@@ -5,14 +5,18 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"testing"
 
 	"ringtail/safetensors"
+	"ringtail/tensor"
 	"ringtail/tensor/cpu"
 )
 
-// BenchmarkLoad loads a folder of some 270 MB from the page cache. Beside it stands what
-// the machine gives: the same bytes read into one buffer.
+// BenchmarkLoad loads a folder of some 270 MB from the page cache, into new memory
+// (load) and into one buffer (stream). Beside it stands what the machine gives: the
+// same bytes read into new memory by as many threads (fill), and into one buffer (read).
 func BenchmarkLoad(b *testing.B) {
 	for _, dtype := range []string{"bfloat16", "float32"} {
 		dir := b.TempDir()
@@ -51,6 +55,57 @@ func BenchmarkLoad(b *testing.B) {
 					b.Fatal(err)
 				}
 				src.Close()
+			}
+		})
+		b.Run(dtype+"/stream", func(b *testing.B) {
+			b.SetBytes(info.Size())
+			buf := make([]float32, 1<<20)
+			for b.Loop() {
+				_, src, err := Open(dir)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for _, name := range src.Names() {
+					t, _ := src.Find(name)
+					n := 1
+					for _, d := range t.Shape {
+						n *= d
+					}
+					for at := 0; at < n; at += len(buf) {
+						if err := readParts(t, buf[:min(len(buf), n-at)], at); err != nil {
+							b.Fatal(err)
+						}
+					}
+					t.Done()
+				}
+				src.Close()
+			}
+		})
+		b.Run(dtype+"/fill", func(b *testing.B) {
+			b.SetBytes(info.Size())
+			for b.Loop() {
+				x, buf, err := tensor.New(cpu.New(), tensor.U8, int(info.Size()))
+				if err != nil {
+					b.Fatal(err)
+				}
+				f, err := os.Open(file)
+				if err != nil {
+					b.Fatal(err)
+				}
+				var all sync.WaitGroup
+				parts := runtime.GOMAXPROCS(0)
+				bytes := x.Uint8()
+				for i := range parts {
+					from, to := i*len(bytes)/parts, (i+1)*len(bytes)/parts
+					all.Go(func() {
+						if _, err := f.ReadAt(bytes[from:to], int64(from)); err != nil {
+							b.Error(err)
+						}
+					})
+				}
+				all.Wait()
+				f.Close()
+				buf.Free()
 			}
 		})
 		b.Run(dtype+"/read", func(b *testing.B) {

@@ -25,6 +25,9 @@ type Stored struct {
 	// all of them (a multiple of 2^20 elements, and the rest). Nothing is read into an empty dst, but a
 	// type that can't be read is an error. It may be called from several goroutines.
 	Read func(dst []float32, from int) error
+	// Bytes are the whole tensor in memory, row by row and little-endian, where its
+	// format keeps it so; Dtype is then F32, F16 or BF16.
+	Bytes []byte
 	// Done, if not nil, tells that the tensor was read and its memory can go.
 	Done func()
 }
@@ -71,6 +74,9 @@ func (f tensorFolder) Find(name string) (Stored, bool) {
 	}
 	s := Stored{Dtype: t.Dtype, Shape: t.Shape, Done: t.Release}
 	bits, _ := safetensors.DtypeBits(t.Dtype)
+	if _, ok := deviceDtypes[t.Dtype]; ok {
+		s.Bytes = t.Data
+	}
 	s.Read = func(dst []float32, from int) error {
 		switch t.Dtype {
 		case "F32", "F16", "BF16", "F64":
