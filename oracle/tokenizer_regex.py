@@ -1,7 +1,7 @@
 """Cuts random texts by random regular expressions with the tokenizers library, and writes OUT/regex/split.json.
 
     python oracle/tokenizer_regex.py OUT [COUNT [SEED]]
-    RINGTAIL_GOLDEN=OUT go test ./tokenizer -run GoldenRegex
+    RINGTAIL_GOLDEN=OUT go test ./tokenizer -run OracleRegex
 
 Needs tokenizers (0.23.3). The expressions are of the syntax that tokenizer/regexparse.go reads; those that the library
 refuses are left out. The file is a list of [expression, [[text, pieces], ...]].

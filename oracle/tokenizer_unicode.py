@@ -1,7 +1,7 @@
 """Asks the tokenizers library about every character, and writes what it says to OUT/unicode/tokenizers.json.
 
     python oracle/tokenizer_unicode.py OUT
-    RINGTAIL_GOLDEN=OUT go test ./tokenizer -run GoldenUnicode
+    RINGTAIL_GOLDEN=OUT go test ./tokenizer -run OracleUnicode
 
 Needs tokenizers (0.23.3 is what tokenizer/unicodetables.go was made for). Sets of characters are lists of ranges,
 both ends included; maps have only the characters that change.

@@ -296,8 +296,8 @@ func BenchmarkRegexCompile(b *testing.B) {
 	}
 }
 
-// TestGoldenRegex cuts texts by the expressions of oracle/tokenizer_regex.py.
-func TestGoldenRegex(t *testing.T) {
+// TestOracleRegex cuts texts by the expressions of oracle/tokenizer_regex.py.
+func TestOracleRegex(t *testing.T) {
 	for _, path := range golden.Find(t, "regex/split.json") {
 		data, err := os.ReadFile(path)
 		if err != nil {

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// TestGoldenUnicode compares what is done with every character with what the
+// TestOracleUnicode compares what is done with every character with what the
 // tokenizers library does (oracle/tokenizer_unicode.py).
-func TestGoldenUnicode(t *testing.T) {
+func TestOracleUnicode(t *testing.T) {
 	for _, path := range golden.Find(t, "unicode/tokenizers.json") {
 		data, err := os.ReadFile(path)
 		if err != nil {

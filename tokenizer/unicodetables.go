@@ -6,7 +6,7 @@ package tokenizer
 // expressions (Unicode 16), Rust's standard library (17), the crates
 // unicode_categories (8) and unicode-normalization-alignments (9). The tables
 // were found by asking tokenizers 0.23.3 about every character
-// (oracle/tokenizer_unicode.py), which TestGoldenUnicode repeats.
+// (oracle/tokenizer_unicode.py), which TestOracleUnicode repeats.
 
 // newInCategory holds what Unicode 15.1 and 16.0 added to the general
 // categories. U+1171E moved from Mn to Mc besides.
