@@ -233,6 +233,30 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestResolveData: a data set in the cache is found by its name; anything else is a path.
+func TestResolveData(t *testing.T) {
+	clearEnv(t)
+	cache, commit := t.TempDir(), strings.Repeat("ab", 20)
+	t.Setenv("HF_HUB_CACHE", cache)
+	t.Chdir(t.TempDir())
+	set := filepath.Join(cache, "datasets--acme--chats")
+	dir := filepath.Join(set, "snapshots", commit)
+	if err := errors.Join(os.MkdirAll(dir, 0o777), os.MkdirAll(filepath.Join(set, "refs"), 0o777),
+		os.WriteFile(filepath.Join(set, "refs", "main"), []byte(commit), 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"acme/chats": dir, "acme/chats@main": dir, "acme/chats@v2": "acme/chats@v2", "acme/none": "acme/none",
+		"chats": "chats", "data/chats.jsonl": "data/chats.jsonl", "./acme/chats": "./acme/chats", "": ""} {
+		if got := ResolveData(name); got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+	os.MkdirAll("acme/chats", 0o777)
+	if got := ResolveData("acme/chats"); got != "acme/chats" {
+		t.Errorf("what is on the disk doesn't win: %q", got)
+	}
+}
+
 func TestScanAndRemove(t *testing.T) {
 	w := newWorld(t)
 	cache := w.client.Cache

@@ -81,6 +81,27 @@ func Resolve(name string) (string, error) {
 	return loneGGUF(dir)
 }
 
+// ResolveData finds a data set by what a person calls it: a path, if there is one;
+// else the snapshot in the cache of ORG/NAME[@REV]. What is neither comes back as it is,
+// since a file's name looks like one on the hub.
+func ResolveData(name string) string {
+	if _, err := os.Stat(name); err == nil || !errors.Is(err, fs.ErrNotExist) || strings.Count(name, "/") != 1 || !mayBeRepo(name) {
+		return name
+	}
+	repo, err := ParseRepo(name, true)
+	if err != nil {
+		return name
+	}
+	cache, err := CacheDir()
+	if err != nil {
+		return name
+	}
+	if dir, err := find(cache, repo); err == nil {
+		return dir
+	}
+	return name
+}
+
 // loneGGUF is the GGUF file of a snapshot that holds nothing else that is a model.
 func loneGGUF(dir string) (string, error) {
 	if _, err := os.Stat(filepath.Join(dir, "config.json")); err == nil {

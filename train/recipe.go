@@ -287,11 +287,21 @@ func relativeTemplate(dir string, template *string) {
 	}
 }
 
+// relativeFiles makes data files relative to the recipe's folder, and finds what is none of
+// them but a data set in the hub's cache.
 func relativeFiles(dir string, lists ...[]Source) {
 	for _, list := range lists {
 		for i := range list {
 			for j := range list[i].Files {
-				relative(dir, &list[i].Files[j])
+				name := &list[i].Files[j]
+				local := *name
+				relative(dir, &local)
+				if _, err := os.Stat(local); errors.Is(err, fs.ErrNotExist) {
+					if found := hub.ResolveData(*name); found != *name {
+						local = found
+					}
+				}
+				*name = local
 			}
 		}
 	}

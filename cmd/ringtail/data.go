@@ -11,6 +11,7 @@ import (
 
 	"ringtail/data"
 	"ringtail/folder"
+	"ringtail/hub"
 )
 
 type dataCmd struct {
@@ -20,7 +21,7 @@ type dataCmd struct {
 
 // dataFlags name data and how it is read.
 type dataFlags struct {
-	Data      []string `arg:"" placeholder:"FILE" help:"Data files, patterns or folders"`
+	Data      []string `arg:"" placeholder:"FILE" help:"Data files, patterns or folders, or ORG/NAME after ringtail pull --dataset"`
 	Model     string   `placeholder:"DIR|FILE" help:"Model folder or tokenizer.json, for tokens and chat template"`
 	Template  string   `placeholder:"NAME|FILE" help:"Chat template; default: the model's"`
 	Format    string   `placeholder:"NAME" help:"Row format; default: detected"`
@@ -57,7 +58,11 @@ func (f dataFlags) options(whole bool) ([]data.Source, data.Options, error) {
 	if f.Format != "" && !slices.Contains(data.Formats(), data.Format(f.Format)) {
 		return nil, data.Options{}, usagef("no format %q; there are %v", f.Format, data.Formats())
 	}
-	return []data.Source{{Files: f.Data, Format: data.Format(f.Format), Split: f.Split}},
+	files := make([]string, len(f.Data))
+	for i, name := range f.Data {
+		files[i] = hub.ResolveData(name)
+	}
+	return []data.Source{{Files: files, Format: data.Format(f.Format), Split: f.Split}},
 		data.Options{Use: f.use(whole), TrainOn: data.TrainOn(f.TrainOn), MaxTokens: f.MaxTokens, TooLong: data.TooLong(f.TooLong),
 			BadRows: data.BadRows(f.BadRows)}, nil
 }
