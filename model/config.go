@@ -289,7 +289,11 @@ func (c *Config) labels() int {
 type UnknownArchitectureError struct{ Name string }
 
 func (e *UnknownArchitectureError) Error() string {
-	return fmt.Sprintf("architectures: %q is not known to this version; known: %s", e.Name, strings.Join(familyNames(), ", "))
+	name := e.Name
+	if len(name) > 60 {
+		name = strings.ToValidUTF8(name[:60], "") + "…"
+	}
+	return fmt.Sprintf("architectures: %q is not known to this version; known: %s", name, strings.Join(familyNames(), ", "))
 }
 
 func (c *Config) check() error {
