@@ -11,7 +11,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"ringtail/data/internal/columnartest"
+	"ringtail/data/columnartest"
 )
 
 // normalRows reads a file, pattern or folder and returns the normal form of its rows, without where they stand.

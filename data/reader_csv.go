@@ -5,7 +5,7 @@ import (
 	"io"
 	"strings"
 
-	"ringtail/data/internal/columnar"
+	"ringtail/data/columnar"
 )
 
 // csvReader reads comma-separated values (RFC 4180) whose first record names the columns. Cells in double quotes may

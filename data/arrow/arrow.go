@@ -20,7 +20,7 @@ import (
 	"io"
 	"math"
 
-	"ringtail/data/internal/columnar"
+	"ringtail/data/columnar"
 )
 
 // Reader reads the rows of one file or stream. It isn't safe for concurrent use.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"ringtail/data/internal/columnar"
+	"ringtail/data/columnar"
 )
 
 // buffer is one buffer of a batch: in memory, or a part of a file that is read through a window. Rows are read in

@@ -6,7 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 
-	"ringtail/data/internal/columnar"
+	"ringtail/data/columnar"
 )
 
 // maxInRow bounds the values of a column in one row: a run of few bytes can stand for any number of nulls.

@@ -20,7 +20,7 @@ import (
 	"fmt"
 	"io"
 
-	"ringtail/data/internal/columnar"
+	"ringtail/data/columnar"
 )
 
 // Reader reads the rows of one file. It isn't safe for concurrent use.

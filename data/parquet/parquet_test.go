@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"ringtail/data/internal/columnartest"
+	"ringtail/data/columnartest"
 )
 
 const testRow = 1 << 20

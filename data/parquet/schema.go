@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"ringtail/data/internal/columnar"
+	"ringtail/data/columnar"
 )
 
 const (
