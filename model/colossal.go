@@ -129,11 +129,6 @@ func refuseLoRA(names []string) error {
 	return nil
 }
 
-// notFloat is the error of weights that are whole numbers.
-func notFloat(dtype string) error {
-	return fmt.Errorf("it is %s; weights are read as F32, F16, BF16 or F64", dtype)
-}
-
 func inFolder(dir string, err error) error { return fmt.Errorf("%s: %w", dir, err) }
 
 // Run is where the model of a folder lies.

@@ -141,6 +141,12 @@ func (f *fields) readPlain(c *Config, mlp int, act string) {
 	c.Activation = f.activation("hidden_act", act)
 }
 
+// readAttentionBias reads whether attention's four matrices have biases.
+func (f *fields) readAttentionBias(c *Config, def bool) {
+	c.QKVBias = f.flag("attention_bias", def)
+	c.OutBias = c.QKVBias
+}
+
 // readWindow reads sliding_window, null for none.
 func (f *fields) readWindow(c *Config) {
 	if f.has("sliding_window") {

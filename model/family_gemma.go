@@ -12,8 +12,7 @@ import (
 var gemma = family{class: "Gemma", modelType: "gemma", names: llamaNames, tied: true,
 	keys: map[string]string{"hidden_act": "hidden_activation"}, read: func(c *Config, f *fields) {
 		f.readGemma(c)
-		c.QKVBias = f.flag("attention_bias", false)
-		c.OutBias = c.QKVBias
+		f.readAttentionBias(c, false)
 		c.Rope = readRope(f, c)
 	}}
 
@@ -76,8 +75,7 @@ func (f *fields) readGemma(c *Config) {
 // readGemma2 reads what Gemma 2 and 3 share, with the caps that the family has by default.
 func (f *fields) readGemma2(c *Config, attention, logits float64) {
 	c.Place = SandwichNorm
-	c.QKVBias = f.flag("attention_bias", false)
-	c.OutBias = c.QKVBias
+	f.readAttentionBias(c, false)
 	c.Scale = 1 / math.Sqrt(f.number("query_pre_attn_scalar", 256))
 	if _, given := f.raw["attn_logit_softcapping"]; given {
 		attention = 0

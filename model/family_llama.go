@@ -3,8 +3,7 @@ package model
 // LLaMA 1, 2, 3 (Touvron et al. 2023; Grattafiori et al. 2024).
 var llama = family{class: "Llama", modelType: "llama", names: llamaNames, read: func(c *Config, f *fields) {
 	f.readGated(c, 1e-6)
-	c.QKVBias = f.flag("attention_bias", false)
-	c.OutBias = c.QKVBias
+	f.readAttentionBias(c, false)
 	c.MLPBias = f.flag("mlp_bias", false)
 	c.Rope = readRope(f, c)
 }}

@@ -6,8 +6,7 @@ var gptNeoX = family{class: "GPTNeoX", modelType: "gpt_neox", perHead: true,
 	keys: map[string]string{"rms_norm_eps": "layer_norm_eps", "partial_rotary_factor": "rotary_pct", "rope_theta": "rotary_emb_base"},
 	read: func(c *Config, f *fields) {
 		f.readPlain(c, 4*c.Hidden, "gelu")
-		c.QKVBias = f.flag("attention_bias", true)
-		c.OutBias = c.QKVBias
+		f.readAttentionBias(c, true)
 		if f.flag("use_parallel_residual", true) {
 			c.Place = ParallelNorm
 		}

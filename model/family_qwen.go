@@ -16,8 +16,7 @@ var qwen3 = family{class: "Qwen3", modelType: "qwen3", names: llamaNames, read: 
 	c.HeadDim = 128 // where head_dim isn't given
 	f.readGated(c, 1e-6)
 	c.QKNorm = true
-	c.QKVBias = f.flag("attention_bias", false)
-	c.OutBias = c.QKVBias
+	f.readAttentionBias(c, false)
 	f.readQwenWindow(c)
 	c.Rope = readRope(f, c)
 }}
@@ -26,8 +25,7 @@ var qwen3 = family{class: "Qwen3", modelType: "qwen3", names: llamaNames, read: 
 var qwen3MoE = family{class: "Qwen3Moe", modelType: "qwen3_moe", names: qwen3MoENames, read: func(c *Config, f *fields) {
 	f.readGated(c, 1e-6)
 	c.QKNorm = true
-	c.QKVBias = f.flag("attention_bias", false)
-	c.OutBias = c.QKVBias
+	f.readAttentionBias(c, false)
 	if f.flag("use_sliding_window", false) {
 		f.readWindow(c)
 	}

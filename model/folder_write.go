@@ -2,10 +2,9 @@ package model
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"ringtail/safetensors"
+	"ringtail/shard"
 )
 
 // WriteFolder writes the model at path (see Open) into dir, which must exist, as a
@@ -58,20 +57,7 @@ func writeFolder(path string, c *Config, src Source, dir string) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	text, err := c.JSON()
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), text, 0o666); err != nil {
-		return err
-	}
-	if head == ScalarHead {
-		return nil
-	}
-	if text, err = c.generationConfig(); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "generation_config.json"), text, 0o666)
+	return c.writeConfig(dir, head)
 }
 
 // copyStored writes a tensor of a source, piece by piece.
@@ -79,10 +65,7 @@ func copyStored(w *safetensors.FolderWriter, s safetensors.Spec, t Stored) error
 	if t.Done != nil {
 		defer t.Done()
 	}
-	n := 1
-	for _, d := range s.Shape {
-		n *= d
-	}
+	n := shard.Spec{Shape: s.Shape}.Len()
 	const piece = 1 << 20
 	bits, _ := safetensors.DtypeBits(s.Dtype)
 	values := make([]float32, min(n, piece))

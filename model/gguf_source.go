@@ -113,13 +113,13 @@ func (s *ggufSource) place(p ggufPlace, t gguf.Tensor, shape []int, store storag
 	case p.role.rotated != nil:
 		dim := shape[0] / p.role.rotated(s.c)
 		out.Read = readRows(t, shape, func(r int) int { return rotatedRow(r, dim) })
-	case store.from != nil && s.c.fam().perHead:
+	case store.row != nil:
 		heads, dim := s.c.Heads, s.c.HeadDim
 		out.Read = readRows(t, shape, func(r int) int { // folder: [heads, 3, dim]; GGUF: [3, heads, dim]
 			head, part, d := r/(3*dim), r/dim%3, r%dim
 			return (part*heads+head)*dim + d
 		})
-	case store.from != nil:
+	case store.transposed:
 		out.Read = readColumns(t, shape[0], shape[1])
 	case p.role.norm && s.c.NormOffset != 0 && !p.bias:
 		offset := float32(s.c.NormOffset)

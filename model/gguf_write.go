@@ -155,16 +155,14 @@ func (w *ggufWriter) write(file *gguf.Writer, t ggufTensor) error {
 		n *= d
 	}
 	wrong := func(err error) error { return fmt.Errorf("%s: tensor %s: %w", w.path, t.name, err) }
-	if store.from != nil || role.rotated != nil {
+	if store.differs() || role.rotated != nil {
 		all := make([]float32, n)
 		if err := stored.Read(all, 0); err != nil {
 			return wrong(err)
 		}
 		moved := make([]float32, n)
-		if store.from != nil {
-			for i := range moved {
-				moved[i] = all[store.from(i)]
-			}
+		if store.differs() {
+			fromStored(store, moved, all)
 		} else {
 			dim, width := t.shape[0]/role.rotated(w.c), n/t.shape[0]
 			for r := range t.shape[0] {

@@ -353,11 +353,9 @@ func asStored(m *Model, part func(*autograd.Param) tensor.Tensor) map[string][]f
 	out := map[string][]float64{}
 	for _, e := range m.Store.Layout.Entries {
 		v := tensor.GetFloat64(part(m.Store.Param(e.Name)))
-		if s := m.Config.storage(e.Name, e.Shape); s.from != nil {
+		if s := m.Config.storage(e.Name, e.Shape); s.differs() {
 			stored := make([]float64, len(v))
-			for i, x := range v {
-				stored[s.from(i)] = x
-			}
+			toStored(s, stored, v)
 			v = stored
 		}
 		name := strings.Replace(strings.Replace(e.Name, "embed_out.", "lm_head.", 1), ".block_sparse_moe.", ".mlp.", 1)

@@ -111,16 +111,14 @@ func (l *loader) read(m *Model, s shard.Spec) error {
 		defer t.Done()
 	}
 	at := 0
-	if store := l.c.storage(s.Name, s.Shape); store.from != nil {
-		all := make([]float32, s.Len())
+	if store := l.c.storage(s.Name, s.Shape); store.differs() {
+		all, moved := make([]float32, s.Len()), make([]float32, s.Len())
 		if err := t.Read(all, 0); err != nil {
 			return err
 		}
+		fromStored(store, moved, all)
 		return m.Store.SetTensor(s.Name, func(dst []float32) error {
-			for i := range dst {
-				dst[i] = all[store.from(at+i)]
-			}
-			at += len(dst)
+			at += copy(dst, moved[at:])
 			return nil
 		})
 	}

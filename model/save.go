@@ -25,10 +25,6 @@ func (m *Model) Save(dir string) error {
 		c.raw["model_type"] = c.fam().modelType
 	}
 	c.Architecture = c.fam().architecture(m.Head)
-	text, err := c.JSON()
-	if err != nil {
-		return err
-	}
 	dtype, err := storedDtype(c.Dtype)
 	if err != nil {
 		return err
@@ -50,17 +46,25 @@ func (m *Model) Save(dir string) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), text, 0o666); err != nil {
-		return err
-	}
-	if m.Head == ScalarHead {
-		return nil
-	}
-	gen, err := c.generationConfig()
+	return c.writeConfig(dir, m.Head)
+}
+
+// writeConfig writes config.json and, for a model that generates, generation_config.json.
+func (c *Config) writeConfig(dir string, head Head) error {
+	text, err := c.JSON()
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "generation_config.json"), gen, 0o666)
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), text, 0o666); err != nil {
+		return err
+	}
+	if head == ScalarHead {
+		return nil
+	}
+	if text, err = c.generationConfig(); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "generation_config.json"), text, 0o666)
 }
 
 // write writes one tensor as it is stored.
@@ -77,10 +81,10 @@ func (m *Model) write(w *safetensors.FolderWriter, name string, store storage, d
 		}
 		return w.Write(name, buf[:n])
 	}
-	if store.from == nil {
+	if !store.differs() {
 		return m.Store.Tensor(name, put)
 	}
-	var all []float32
+	all := make([]float32, 0, store.rows*store.width)
 	if err := m.Store.Tensor(name, func(src []float32) error {
 		all = append(all, src...)
 		return nil
@@ -88,7 +92,7 @@ func (m *Model) write(w *safetensors.FolderWriter, name string, store storage, d
 		return err
 	}
 	stored := make([]float32, len(all))
-	store.toStored(stored, all)
+	toStored(store, stored, all)
 	return put(stored)
 }
 

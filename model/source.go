@@ -78,12 +78,24 @@ func (f tensorFolder) Find(name string) (Stored, bool) {
 		s.Bytes = t.Data
 	}
 	s.Read = func(dst []float32, from int) error {
-		switch t.Dtype {
-		case "F32", "F16", "BF16", "F64":
-		default:
-			return fmt.Errorf("it is %s; weights are read as F32, F16, BF16 or F64", t.Dtype)
+		if !isFloat(t.Dtype) {
+			return notFloat(t.Dtype)
 		}
 		return safetensors.ToFloat32(dst, t.Dtype, t.Data[from*bits/8:(from+len(dst))*bits/8])
 	}
 	return s, true
+}
+
+// isFloat tells whether weights can be of a type.
+func isFloat(dtype string) bool {
+	switch dtype {
+	case "F32", "F16", "BF16", "F64":
+		return true
+	}
+	return false
+}
+
+// notFloat is the error of weights that are of another.
+func notFloat(dtype string) error {
+	return fmt.Errorf("it is %s; weights are read as F32, F16, BF16 or F64", dtype)
 }

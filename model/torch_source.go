@@ -26,9 +26,7 @@ func (f torchFolder) Find(name string) (Stored, bool) {
 		return Stored{}, false
 	}
 	s := Stored{Dtype: t.Dtype, Shape: t.Shape, Read: t.Read, Done: t.Release}
-	switch t.Dtype {
-	case "F32", "F16", "BF16", "F64":
-	default:
+	if !isFloat(t.Dtype) {
 		s.Read = func([]float32, int) error { return notFloat(t.Dtype) }
 	}
 	return s, true
