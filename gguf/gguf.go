@@ -79,10 +79,10 @@ type layout struct {
 // layouts has every type whose size is known, so that a file is checked and
 // opened even where one of its tensors can't be read.
 var layouts = map[Type]layout{
-	F32:  {"F32", 1, 4, readF32, writeF32},
-	F16:  {"F16", 1, 2, readF16, writeF16},
-	BF16: {"BF16", 1, 2, readBF16, writeBF16},
-	F64:  {"F64", 1, 8, readF64, nil},
+	F32:  {"F32", 1, 4, readFloats("F32"), writeFloats("F32")},
+	F16:  {"F16", 1, 2, readFloats("F16"), writeFloats("F16")},
+	BF16: {"BF16", 1, 2, readFloats("BF16"), writeFloats("BF16")},
+	F64:  {"F64", 1, 8, readFloats("F64"), nil},
 	I8:   {"I8", 1, 1, readI8, nil},
 	I16:  {"I16", 1, 2, readI16, nil},
 	I32:  {"I32", 1, 4, readI32, nil},

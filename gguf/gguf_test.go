@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"ringtail/safetensors"
 )
 
 // samples are the committed file of oracle/gguf_check.py, and more of its making
@@ -268,7 +270,7 @@ func TestHalves(t *testing.T) {
 	for i := range 1 << 16 {
 		b := []byte{byte(i), byte(i >> 8)}
 		v := half(b)
-		if back := toHalf(v); v == v && back != uint16(i) {
+		if back := safetensors.Float32ToF16(v); v == v && back != uint16(i) {
 			t.Fatalf("%04x became %g and %04x", i, v, back)
 		}
 	}

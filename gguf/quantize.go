@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"ringtail/safetensors"
 )
 
 // Quantize turns float32 into whole blocks of a type that can be written: F32,
@@ -31,49 +33,12 @@ func Quantize(dst []byte, t Type, src []float32) error {
 	return nil
 }
 
-func writeF32(dst []byte, src []float32) {
-	for i, v := range src {
-		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(v))
-	}
-}
-
-func writeF16(dst []byte, src []float32) {
-	for i, v := range src {
-		binary.LittleEndian.PutUint16(dst[2*i:], toHalf(v))
-	}
-}
-
-// writeBF16 rounds to nearest even; a NaN stays one, and becomes quiet.
-func writeBF16(dst []byte, src []float32) {
-	for i, v := range src {
-		b := math.Float32bits(v)
-		if b&0x7fffffff > 0x7f800000 {
-			b |= 64 << 16 // rounding could carry a NaN into infinity
-		} else {
-			b += 0x7fff + b>>16&1
+// writeFloats writes a plain type of floats, rounding to nearest even.
+func writeFloats(dtype string) func([]byte, []float32) {
+	return func(dst []byte, src []float32) {
+		if err := safetensors.FromFloat32(dst, dtype, src); err != nil {
+			panic(err) // the type is known and the lengths agree
 		}
-		binary.LittleEndian.PutUint16(dst[2*i:], uint16(b>>16))
-	}
-}
-
-// toHalf rounds to IEEE 754 binary16, to nearest even, into subnormals below
-// 2^-14 and to infinity from 65520 on. A NaN stays one, and becomes quiet.
-func toHalf(v float32) uint16 {
-	b := math.Float32bits(v)
-	sign := uint16(b >> 16 & 0x8000)
-	b &= 0x7fffffff
-	switch {
-	case b > 0x7f800000:
-		return sign | 0x7e00 | uint16(b>>13&0x3ff)
-	case b >= 0x477ff000: // 65520: half-way to 2^16, and the tie goes to even, which is up
-		return sign | 0x7c00
-	case b < 0x38800000: // 2^-14
-		// The last bit of a float32 at 0.5 is 2^-24, the step of binary16's
-		// subnormals: the addition rounds as wanted.
-		return sign | uint16(math.Float32bits(math.Float32frombits(b)+0.5)-0x3f000000)
-	default:
-		b += 0xfff + b>>13&1
-		return sign | uint16((b-(127-15)<<23)>>13)
 	}
 }
 
@@ -95,7 +60,7 @@ func writeQ8_0(dst []byte, src []float32) {
 		}
 		d := most / 127
 		inv := inverse(d)
-		binary.LittleEndian.PutUint16(b, toHalf(d))
+		binary.LittleEndian.PutUint16(b, safetensors.Float32ToF16(d))
 		for j, v := range x {
 			q := v * inv
 			// int32(q) cuts towards zero, and the part cut off is exact.
@@ -124,7 +89,7 @@ func writeQ4_0(dst []byte, src []float32) {
 		}
 		d := m / -8
 		inv := inverse(d)
-		binary.LittleEndian.PutUint16(b, toHalf(d))
+		binary.LittleEndian.PutUint16(b, safetensors.Float32ToF16(d))
 		level := func(v float32) byte { return byte(min(15, int32(float32(v*inv)+8.5))) }
 		for j := range 16 {
 			b[2+j] = level(x[j]) | level(x[j+16])<<4

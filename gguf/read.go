@@ -3,9 +3,9 @@ package gguf
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 
 	"ringtail/mapfile"
+	"ringtail/safetensors"
 )
 
 // Read writes elements [from, from+len(dst)) of the tensor, row-major, as
@@ -77,41 +77,17 @@ func blocks(t Type, elements, bytes int) (layout, error) {
 	return l, nil
 }
 
-func readF32(dst []float32, src []byte) {
-	for i := range dst {
-		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+// readFloats reads a plain type of floats.
+func readFloats(dtype string) func([]float32, []byte) {
+	return func(dst []float32, src []byte) {
+		if err := safetensors.ToFloat32(dst, dtype, src); err != nil {
+			panic(err) // the type is known and the lengths agree
+		}
 	}
 }
 
-func readF64(dst []float32, src []byte) {
-	for i := range dst {
-		dst[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(src[8*i:])))
-	}
-}
-
-func readBF16(dst []float32, src []byte) {
-	for i := range dst {
-		dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
-	}
-}
-
-func readF16(dst []float32, src []byte) {
-	for i := range dst {
-		dst[i] = half(src[2*i:])
-	}
-}
-
-// half widens an IEEE 754 binary16; every value has an exact float32.
-func half(b []byte) float32 {
-	h := binary.LittleEndian.Uint16(b)
-	// With exponent and mantissa moved into place, the value is 2^(127-15) too
-	// small; the multiplication mends that, for subnormals too.
-	v := math.Float32bits(math.Float32frombits(uint32(h&0x7fff)<<13) * 0x1p112)
-	if v >= 0x47800000 { // 2^16, the exponent that stands for infinity and NaN
-		v |= 0x7f800000
-	}
-	return math.Float32frombits(v | uint32(h&0x8000)<<16)
-}
+// half is the IEEE 754 binary16 that a block holds.
+func half(b []byte) float32 { return safetensors.F16ToFloat32(binary.LittleEndian.Uint16(b)) }
 
 func readI8(dst []float32, src []byte) {
 	for i := range dst {
