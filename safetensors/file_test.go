@@ -233,7 +233,7 @@ func FuzzIndex(f *testing.F) {
 	f.Add([]byte(`{"metadata":{"total_size":8},"weight_map":{"a":"model-00001-of-00002.safetensors"}}`))
 	f.Add([]byte(`{"weight_map":{"a":"../x.safetensors"}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		m, err := parseIndex(text)
+		m, err := parseIndex(text, []string{".safetensors"})
 		if err != nil {
 			return
 		}

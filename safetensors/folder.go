@@ -43,16 +43,12 @@ func OpenFolder(dir string) (*Folder, error) {
 		return nil, fmt.Errorf("safetensors: %w", err)
 	}
 	index := filepath.Join(dir, IndexFile)
-	text, err := readLimited(index)
+	weightMap, err := ReadIndex(index, ".safetensors")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, noWeights(dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("safetensors: %w", err)
-	}
-	weightMap, err := parseIndex(text)
-	if err != nil {
-		return nil, fmt.Errorf("safetensors: %s: %w", index, err)
 	}
 	return openShards(dir, weightMap)
 }
@@ -68,8 +64,10 @@ func noWeights(dir string) error {
 	return fmt.Errorf("safetensors: %s: holds neither %s nor %s%s", dir, SingleFile, IndexFile, hint)
 }
 
-// readLimited reads an index, which like a header may not be absurdly long.
-func readLimited(path string) ([]byte, error) {
+// ReadIndex reads the weight_map of a sharded checkpoint's index: tensor -> shard, a
+// plain name with one of the extensions. An index, like a header, may not be absurdly long. A file
+// that isn't there is fs.ErrNotExist.
+func ReadIndex(path string, extensions ...string) (map[string]string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -79,11 +77,18 @@ func readLimited(path string) ([]byte, error) {
 	if err == nil && len(text) > MaxHeader {
 		err = fmt.Errorf("%s: longer than %d bytes", path, MaxHeader)
 	}
-	return text, err
+	if err != nil {
+		return nil, err
+	}
+	weightMap, err := parseIndex(text, extensions)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return weightMap, nil
 }
 
 // parseIndex reads the weight_map of an index: tensor -> shard.
-func parseIndex(text []byte) (map[string]string, error) {
+func parseIndex(text []byte, extensions []string) (map[string]string, error) {
 	if !utf8.Valid(text) {
 		return nil, errors.New("not UTF-8")
 	}
@@ -105,7 +110,7 @@ func parseIndex(text []byte) (map[string]string, error) {
 			if _, twice := weightMap[tensor]; twice {
 				return fmt.Errorf("weight_map: tensor %s stands twice", quote(tensor))
 			}
-			if err := checkShardName(shard); err != nil {
+			if err := checkShardName(shard, extensions); err != nil {
 				return fmt.Errorf("weight_map: tensor %s: %w", quote(tensor), err)
 			}
 			weightMap[tensor] = shard
@@ -122,10 +127,9 @@ func parseIndex(text []byte) (map[string]string, error) {
 }
 
 // checkShardName keeps an index from naming files outside its folder.
-func checkShardName(name string) error {
-	if strings.ContainsAny(name, `/\:`) || strings.Contains(name, "..") ||
-		!filepath.IsLocal(name) || !strings.HasSuffix(name, ".safetensors") {
-		return fmt.Errorf("shard name %s is refused: want a plain NAME.safetensors in the same folder", quote(name))
+func checkShardName(name string, extensions []string) error {
+	if strings.ContainsAny(name, `/\:`) || strings.Contains(name, "..") || !filepath.IsLocal(name) || !slices.Contains(extensions, filepath.Ext(name)) {
+		return fmt.Errorf("shard name %s is refused: want a plain NAME%s in the same folder", quote(name), extensions[0])
 	}
 	return nil
 }

@@ -1,16 +1,15 @@
 package torchfile
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+
+	"ringtail/safetensors"
 )
 
 // Names of a model folder's files.
@@ -18,9 +17,6 @@ const (
 	SingleFile = "pytorch_model.bin"
 	IndexFile  = "pytorch_model.bin.index.json"
 )
-
-// maxIndex is the longest index that is read, in bytes.
-const maxIndex = 100_000_000
 
 // Folder is the open weights of a model folder: one file or shards.
 type Folder struct {
@@ -61,7 +57,7 @@ func OpenFolder(dir string) (*Folder, error) {
 		return nil, fmt.Errorf("torchfile: %w", err)
 	}
 	index := filepath.Join(dir, IndexFile)
-	text, err := readIndex(index)
+	weightMap, err := safetensors.ReadIndex(index, ".bin", ".pt", ".pth")
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(dir); err != nil {
 			return nil, fmt.Errorf("torchfile: %w", err)
@@ -71,52 +67,7 @@ func OpenFolder(dir string) (*Folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("torchfile: %w", err)
 	}
-	weightMap, err := parseIndex(text)
-	if err != nil {
-		return nil, fmt.Errorf("torchfile: %s: %w", index, err)
-	}
 	return openShards(dir, weightMap)
-}
-
-func readIndex(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxIndex+1))
-	if err == nil && len(text) > maxIndex {
-		err = fmt.Errorf("%s: longer than %d bytes", path, maxIndex)
-	}
-	return text, err
-}
-
-// parseIndex reads the weight_map of an index: tensor -> shard.
-func parseIndex(text []byte) (map[string]string, error) {
-	var index struct {
-		WeightMap map[string]string `json:"weight_map"`
-	}
-	if err := json.Unmarshal(text, &index); err != nil {
-		return nil, err
-	}
-	if len(index.WeightMap) == 0 {
-		return nil, errors.New("weight_map is missing or empty")
-	}
-	for _, tensor := range slices.Sorted(maps.Keys(index.WeightMap)) {
-		if err := checkShardName(index.WeightMap[tensor]); err != nil {
-			return nil, fmt.Errorf("weight_map: tensor %s: %w", quote(tensor), err)
-		}
-	}
-	return index.WeightMap, nil
-}
-
-// checkShardName keeps an index from naming files outside its folder.
-func checkShardName(name string) error {
-	if strings.ContainsAny(name, `/\:`) || strings.Contains(name, "..") || !filepath.IsLocal(name) ||
-		!slices.Contains([]string{".bin", ".pt", ".pth"}, filepath.Ext(name)) {
-		return fmt.Errorf("shard name %s is refused: expected a plain NAME.bin in the same folder", quote(name))
-	}
-	return nil
 }
 
 func openShards(dir string, weightMap map[string]string) (*Folder, error) {
