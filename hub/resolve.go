@@ -60,22 +60,11 @@ func absent(dir string, repo Repo) string {
 // snapshot in the cache of ORG/NAME[@REV]. Nothing is downloaded. Names that can
 // only be paths come back as they are, for their reader to say what is wrong.
 func Resolve(name string) (string, error) {
-	if _, err := os.Stat(name); err == nil || name == "" || !errors.Is(err, fs.ErrNotExist) || !mayBeRepo(name) {
+	dir, isRepo, err := cached(name, false)
+	switch {
+	case !isRepo, err != nil && !strings.Contains(name, "/"): // a path is likelier to be meant
 		return name, nil
-	}
-	repo, err := ParseRepo(name, false)
-	if err != nil {
-		return name, nil
-	}
-	cache, err := CacheDir()
-	if err != nil {
-		return "", err
-	}
-	dir, err := find(cache, repo)
-	if err != nil && !strings.Contains(name, "/") { // a path is likelier to be meant
-		return name, nil
-	}
-	if err != nil {
+	case err != nil:
 		return "", err
 	}
 	return loneGGUF(dir)
@@ -85,21 +74,32 @@ func Resolve(name string) (string, error) {
 // else the snapshot in the cache of ORG/NAME[@REV]. What is neither comes back as it is,
 // since a file's name looks like one on the hub.
 func ResolveData(name string) string {
-	if _, err := os.Stat(name); err == nil || !errors.Is(err, fs.ErrNotExist) || strings.Count(name, "/") != 1 || !mayBeRepo(name) {
+	if strings.Count(name, "/") != 1 {
 		return name
 	}
-	repo, err := ParseRepo(name, true)
-	if err != nil {
+	dir, isRepo, err := cached(name, true)
+	if !isRepo || err != nil {
 		return name
+	}
+	return dir
+}
+
+// cached finds the snapshot of what may be a repository's name, and tells whether it
+// may be: no path is called so.
+func cached(name string, dataset bool) (dir string, isRepo bool, err error) {
+	if _, err := os.Stat(name); name == "" || !errors.Is(err, fs.ErrNotExist) || !mayBeRepo(name) {
+		return "", false, nil
+	}
+	repo, err := ParseRepo(name, dataset)
+	if err != nil {
+		return "", false, nil
 	}
 	cache, err := CacheDir()
 	if err != nil {
-		return name
+		return "", true, err
 	}
-	if dir, err := find(cache, repo); err == nil {
-		return dir
-	}
-	return name
+	dir, err = find(cache, repo)
+	return dir, true, err
 }
 
 // loneGGUF is the GGUF file of a snapshot that holds nothing else that is a model.

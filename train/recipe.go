@@ -263,21 +263,23 @@ func findModel(dir string, path *string) (tokenizer string, err error) {
 	return run.Tokenizer, err
 }
 
-// findCached finds a path or, where there is none, a name in the hub's cache.
-func findCached(dir string, path *string) error {
-	local := *path
+// findCached finds a path or, where there is none, a model in the hub's cache.
+func findCached(dir string, path *string) (err error) {
+	*path, err = findLocal(dir, *path, hub.Resolve)
+	return err
+}
+
+// findLocal makes a path relative to the recipe's folder; where nothing is there,
+// elsewhere is asked, which returns the path itself if it knows no better.
+func findLocal(dir, path string, elsewhere func(string) (string, error)) (string, error) {
+	local := path
 	relative(dir, &local)
 	if _, err := os.Stat(local); errors.Is(err, fs.ErrNotExist) {
-		found, err := hub.Resolve(*path)
-		if err != nil {
-			return err
-		}
-		if found != *path {
-			local = found
+		if found, err := elsewhere(path); err != nil || found != path {
+			return found, err
 		}
 	}
-	*path = local
-	return nil
+	return local, nil
 }
 
 // relativeTemplate does so where the template is a file, not a built-in name.
@@ -294,14 +296,7 @@ func relativeFiles(dir string, lists ...[]Source) {
 		for i := range list {
 			for j := range list[i].Files {
 				name := &list[i].Files[j]
-				local := *name
-				relative(dir, &local)
-				if _, err := os.Stat(local); errors.Is(err, fs.ErrNotExist) {
-					if found := hub.ResolveData(*name); found != *name {
-						local = found
-					}
-				}
-				*name = local
+				*name, _ = findLocal(dir, *name, func(s string) (string, error) { return hub.ResolveData(s), nil })
 			}
 		}
 	}
