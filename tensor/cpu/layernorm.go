@@ -159,17 +159,9 @@ func (j *layerNormGradJob) row(t int, partW, partB []float32) {
 	}
 	mgn := dot / float32(j.cols)
 	dx := j.dx.row(t, j.cols)
-	if j.dsum.data == nil && !j.accumulate {
+	if base := gradBase(dx, j.dsum, t, j.accumulate); base != nil {
+		vecLayerGradAdd(dx, base, dy, s, j.w, m, r, mg, mgn)
+	} else {
 		vecLayerGrad(dx, dy, s, j.w, m, r, mg, mgn)
-		return
 	}
-	base := dx
-	if j.dsum.data != nil {
-		base = j.dsum.row(t, j.cols)
-		if j.accumulate {
-			vecAdd(dx, dx, base)
-			base = dx
-		}
-	}
-	vecLayerGradAdd(dx, base, dy, s, j.w, m, r, mg, mgn)
 }

@@ -177,17 +177,26 @@ func (j *normGradJob) row(t int, part []float32) {
 	}
 	dx := j.dx.row(t, j.cols)
 	k := float32(float64(r) * float64(r) * float64(r) * float64(dot) / float64(j.cols))
-	if j.dsum.data == nil && !j.accumulate {
+	if base := gradBase(dx, j.dsum, t, j.accumulate); base != nil {
+		vecNormGradAdd(dx, base, dy, s, j.w, r, k)
+	} else {
 		vecNormGrad(dx, dy, s, j.w, r, k)
-		return
 	}
-	base := dx
-	if j.dsum.data != nil {
-		base = j.dsum.row(t, j.cols)
-		if j.accumulate {
-			vecAdd(dx, dx, base)
-			base = dx
+}
+
+// gradBase is what a norm's gradient dx of row t is added to: dx itself, the row of
+// dsum, or their sum, in dx; nil if to nothing.
+func gradBase(dx []float32, dsum rows, t int, accumulate bool) []float32 {
+	if dsum.data == nil {
+		if accumulate {
+			return dx
 		}
+		return nil
 	}
-	vecNormGradAdd(dx, base, dy, s, j.w, r, k)
+	base := dsum.row(t, len(dx))
+	if accumulate {
+		vecAdd(dx, dx, base)
+		return dx
+	}
+	return base
 }
