@@ -348,28 +348,7 @@ func (r *Reader) Next() (row []byte, tooLarge bool, err error) {
 
 // object writes element i of the columns of a struct.
 func (r *Reader) object(columns []*array, i int64) error {
-	r.row.Raw("{")
-	first := true
-	for _, c := range columns {
-		mark := len(r.row.Buf)
-		if !first {
-			r.row.Raw(",")
-		}
-		r.row.Raw(c.key)
-		there, err := r.value(c, i, 0)
-		if err != nil {
-			return err
-		}
-		if !there {
-			if !r.row.Over {
-				r.row.Buf = r.row.Buf[:mark]
-			}
-			continue
-		}
-		first = false
-	}
-	r.row.Raw("}")
-	return nil
+	return columnar.Object(&r.row, columns, func(c *array) string { return c.key }, func(c *array) (bool, error) { return r.value(c, i, 0) })
 }
 
 // value writes element i of a column. there is false, and nothing written, where it is null. depth counts dictionaries

@@ -50,6 +50,34 @@ func (r *Row) Raw(s string) {
 	}
 }
 
+// Object appends the columns of a row, or of a group within it, as an object: key is a
+// column's JSON name with the colon, value appends what it holds. A column whose value
+// says that there is none is left out.
+func Object[C any](r *Row, columns []C, key func(C) string, value func(C) (there bool, err error)) error {
+	r.Raw("{")
+	first := true
+	for _, c := range columns {
+		mark := len(r.Buf)
+		if !first {
+			r.Raw(",")
+		}
+		r.Raw(key(c))
+		there, err := value(c)
+		if err != nil {
+			return err
+		}
+		if !there {
+			if !r.Over {
+				r.Buf = r.Buf[:mark]
+			}
+			continue
+		}
+		first = false
+	}
+	r.Raw("}")
+	return nil
+}
+
 // Int appends a whole number.
 func (r *Row) Int(v int64) {
 	if r.room(20) {

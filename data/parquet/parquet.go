@@ -171,28 +171,7 @@ func (r *Reader) fail(c *cursor, err error) error {
 
 // object writes a group's columns as an object.
 func (r *Reader) object(n *node) error {
-	r.row.Raw("{")
-	first := true
-	for _, child := range n.children {
-		mark := len(r.row.Buf)
-		if !first {
-			r.row.Raw(",")
-		}
-		r.row.Raw(child.key)
-		there, err := r.value(child)
-		if err != nil {
-			return err
-		}
-		if !there {
-			if !r.row.Over {
-				r.row.Buf = r.row.Buf[:mark]
-			}
-			continue
-		}
-		first = false
-	}
-	r.row.Raw("}")
-	return nil
+	return columnar.Object(&r.row, n.children, func(child *node) string { return child.key }, r.value)
 }
 
 // value writes a column's value. there is false, and nothing written, where it is null.
