@@ -11,3 +11,5 @@ require (
 	golang.org/x/term v0.47.0
 	golang.org/x/text v0.43.0
 )
+
+require github.com/ebitengine/purego v0.11.3 // indirect

@@ -9,10 +9,19 @@ import "math"
 // the same bytes, whatever the number of threads.
 //
 // T is the number of tokens of a packed batch (all sequences laid end to end), H
-// the hidden size, V the vocabulary. Float tensors are of Device.Float(), ids,
-// positions, starts and targets I32. A gradient argument named D… receives
-// "+=" where the entry says accumulate, "=" otherwise. Absent optional tensors
-// are the zero Tensor.
+// the hidden size, V the vocabulary. Ids, positions, starts and targets are I32. A
+// gradient argument named D… receives "+=" where the entry says accumulate, "="
+// otherwise. Absent optional tensors are the zero Tensor.
+//
+// Float tensors are of one of two types, the same on devices of F32 and F64:
+// Device.Float(), that of activations, their gradients and weights, and its Wide().
+// Wide are statistics and what losses are made of: Mean, RStd, LSE, LogProbs,
+// Entropies and their gradients, Scale, Cos and Sin, Sample's LogProbs. Of either
+// type, as the caller has them, are gradients of parameters (DW, DBias, DWQ, DWK, dw
+// of EmbeddingBackward, C of GroupedOuter), operands of Matmul and SumRows, Logits of
+// Sample, and what the optimizer's comments name. Arithmetic is in Wide; results are
+// rounded once, to nearest even, when they are stored. A result that the same
+// operation goes on with (RMSNorm's Sum) may enter as it was before or after that.
 type Ops struct {
 	// Zero sets x to 0.
 	Zero func(x Tensor)
@@ -231,12 +240,14 @@ func ALiBiSlope(head, heads int) float64 {
 // Attention sets O [T, Heads·HeadDim] and LSE [Heads, T], the logarithm of the sum of
 // the exponentials of each score row, from QKV [T, (Heads+2·KVHeads)·HeadDim].
 // Starts I32 [n+1] holds the first token of each sequence and, last, T;
-// sequences may be empty. Longest bounds their length.
+// sequences may be empty. Longest bounds their length. Dense promises that every
+// sequence has Longest tokens, T = n·Longest.
 type Attention struct {
 	AttentionShape
 	O, LSE, QKV Tensor
 	Starts      Tensor
 	Longest     int
+	Dense       bool
 }
 
 // AttentionBackward sets DQKV from DO and the forward's O, LSE and QKV.
@@ -246,6 +257,7 @@ type AttentionBackward struct {
 	O, LSE, QKV Tensor
 	Starts      Tensor
 	Longest     int
+	Dense       bool
 }
 
 // CachedAttention is attention for generation. Token t of QKV, already rotated,
@@ -425,6 +437,7 @@ const (
 	StepClip              // factor on gradients, set by ClipFactor
 	StepSkip              // 1: the step must change nothing (non-finite gradients), set by ClipFactor
 	StepSkipped           // number of steps skipped so far, set by ClipFactor
+	StepOffset            // counts the steps made, for random numbers
 	StepSize       = 16
 )
 
@@ -439,18 +452,29 @@ type ClipFactor struct {
 }
 
 // AdamW (Loshchilov & Hutter 2019) over flat tensors of one length, with g =
-// Grad·Step[StepClip]:
+// Grad·Step[StepClip] and P = Master, or Param where there is no Master:
 //
-//	Param −= lr·WeightDecay·Param
+//	P −= lr·WeightDecay·P
 //	M = β1·M + (1−β1)·g;  V = β2·V + (1−β2)·g²
-//	Param −= lr · (M/bias1) / (√(V/bias2) + Eps)
+//	P −= lr · (M/bias1) / (√(V/bias2) + Eps)
 //
-// lr, bias1, bias2 come from Step. Nothing changes where Step[StepSkip] is set.
+// and Param = Master, rounded, where there is one. lr, bias1, bias2 come from Step.
+// Nothing changes where Step[StepSkip] is set. Param is Float, Master Wide; Grad, M
+// and V are Float or Wide, M and V of one type.
+//
+// With Stochastic, Param, M and V are rounded up or down at random, so that what is
+// expected is the exact value (Gupta et al. 2015): without it updates smaller than
+// half a unit of a bfloat16 weight are lost. The random numbers are those of Philox
+// 4x32-10 under the key Seed, at the counter of the element, First + its index, and
+// of the step, Step[StepOffset]; the same on every device.
 type AdamW struct {
-	Param, Grad, M, V Tensor
-	Step              Tensor
-	Beta1, Beta2      float64
-	Eps, WeightDecay  float64
+	Param, Master    Tensor
+	Grad, M, V       Tensor
+	Step             Tensor
+	Beta1, Beta2     float64
+	Eps, WeightDecay float64
+	Stochastic       bool
+	Seed, First      uint64
 }
 
 // Sample draws IDs [n] I32 from Logits [n, V] and sets LogProbs [n] to the
