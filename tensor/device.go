@@ -72,59 +72,119 @@ func bytesOf[E any](s []E) []byte {
 // SetInt32 writes whole numbers into a dense I32 tensor of as many elements.
 func SetInt32(dst Tensor, v []int32) { dst.Device.Write(dst, bytesOf(v)) }
 
-// SetFloat32 writes numbers into a dense F32 or F64 tensor of as many elements.
+// SetFloat32 writes numbers into a dense float tensor of as many elements,
+// rounding to nearest, ties to even, where its type is narrower.
 func SetFloat32(dst Tensor, v []float32) {
-	if dst.Dtype == F64 {
-		w := make([]float64, len(v))
-		for i, x := range v {
-			w[i] = float64(x)
-		}
-		dst.Device.Write(dst, bytesOf(w))
-		return
-	}
-	mustBe(dst, F32)
-	dst.Device.Write(dst, bytesOf(v))
-}
-
-// SetFloat64 writes numbers into a dense F32 or F64 tensor of as many elements.
-func SetFloat64(dst Tensor, v []float64) {
-	if dst.Dtype == F64 {
+	switch dst.mustBeFloat(); dst.Dtype {
+	case F32:
 		dst.Device.Write(dst, bytesOf(v))
-		return
+	case F64:
+		set(dst, v, func(to []float64, from []float32) {
+			for i, x := range from {
+				to[i] = float64(x)
+			}
+		})
+	default:
+		set(dst, v, func(to []uint16, from []float32) { narrow(to, dst.Dtype, from) })
 	}
-	mustBe(dst, F32)
-	w := make([]float32, len(v))
-	for i, x := range v {
-		w[i] = float32(x)
-	}
-	dst.Device.Write(dst, bytesOf(w))
 }
 
-// GetFloat64 reads a dense F32 or F64 tensor.
+// SetFloat64 writes numbers into a dense float tensor of as many elements,
+// rounding to nearest, ties to even, where its type is narrower.
+func SetFloat64(dst Tensor, v []float64) {
+	switch dst.mustBeFloat(); dst.Dtype {
+	case F64:
+		dst.Device.Write(dst, bytesOf(v))
+	case F32:
+		set(dst, v, func(to []float32, from []float64) {
+			for i, x := range from {
+				to[i] = float32(x)
+			}
+		})
+	default:
+		once := make([]float32, min(len(v), chunk))
+		set(dst, v, func(to []uint16, from []float64) {
+			for i, x := range from {
+				once[i] = sticky(x)
+			}
+			narrow(to, dst.Dtype, once[:len(from)])
+		})
+	}
+}
+
+// GetFloat64 reads a dense float tensor.
 func GetFloat64(src Tensor) []float64 {
 	out := make([]float64, src.Len())
-	if src.Dtype == F64 {
+	switch src.mustBeFloat(); src.Dtype {
+	case F64:
 		src.Device.Read(bytesOf(out), src)
-		return out
-	}
-	for i, x := range GetFloat32(src) {
-		out[i] = float64(x)
+	case F32:
+		get(out, src, func(to []float64, from []float32) {
+			for i, x := range from {
+				to[i] = float64(x)
+			}
+		})
+	default:
+		once := make([]float32, min(len(out), chunk))
+		get(out, src, func(to []float64, from []uint16) {
+			widen(once, src.Dtype, from)
+			for i, x := range once[:len(to)] {
+				to[i] = float64(x)
+			}
+		})
 	}
 	return out
 }
 
-// GetFloat32 reads a dense F32 or F64 tensor.
+// GetFloat32 reads a dense float tensor, rounding F64 to nearest.
 func GetFloat32(src Tensor) []float32 {
 	out := make([]float32, src.Len())
-	if src.Dtype == F64 {
-		for i, x := range GetFloat64(src) {
-			out[i] = float32(x)
-		}
-		return out
+	switch src.mustBeFloat(); src.Dtype {
+	case F32:
+		src.Device.Read(bytesOf(out), src)
+	case F64:
+		get(out, src, func(to []float32, from []float64) {
+			for i, x := range from {
+				to[i] = float32(x)
+			}
+		})
+	default:
+		get(out, src, func(to []float32, from []uint16) { widen(to, src.Dtype, from) })
 	}
-	mustBe(src, F32)
-	src.Device.Read(bytesOf(out), src)
 	return out
+}
+
+// chunk is the number of elements that set and get convert at a time: few enough
+// for the cache, and enough for a transfer of some use.
+const chunk = 1 << 18
+
+// set writes v, converted, into a dense tensor whose elements are of type E.
+func set[E, F any](dst Tensor, v []F, convert func(to []E, from []F)) {
+	if len(v) != dst.Len() {
+		panic(fmt.Sprintf("tensor: write of %d numbers into %v of %d", len(v), dst, dst.Len()))
+	}
+	flat, buf := dst.Reshape(len(v)), make([]E, min(len(v), chunk))
+	for i := 0; i < len(v); i += chunk {
+		n := min(len(v)-i, chunk)
+		convert(buf[:n], v[i:i+n])
+		dst.Device.Write(flat.Slice(i, n), bytesOf(buf[:n]))
+	}
+}
+
+// get reads a dense tensor whose elements are of type E, converted, into out.
+func get[E, F any](out []F, src Tensor, convert func(to []F, from []E)) {
+	flat, buf := src.Reshape(len(out)), make([]E, min(len(out), chunk))
+	for i := 0; i < len(out); i += chunk {
+		n := min(len(out)-i, chunk)
+		src.Device.Read(bytesOf(buf[:n]), flat.Slice(i, n))
+		convert(out[i:i+n], buf[:n])
+	}
+}
+
+func (t Tensor) mustBeFloat() {
+	if !t.Dtype.IsFloat() {
+		panic(fmt.Sprintf("tensor: %v used as floats", t))
+	}
 }
 
 // GetInt32 reads a dense I32 tensor.
@@ -139,4 +199,18 @@ func mustBe(t Tensor, d Dtype) {
 	if t.Dtype != d {
 		panic(fmt.Sprintf("tensor: %v used as %v", t, d))
 	}
+}
+
+// Capturer is a Device that can record what is enqueued and launch it again as one.
+type Capturer interface {
+	// Capture records what f enqueues, without running it. What f does must have run
+	// once before; f must not read, write or allocate.
+	Capture(f func()) (Graph, error)
+}
+
+// Graph is a recorded sequence of operations. It names addresses: everything that it
+// touches must stay where it is.
+type Graph interface {
+	Launch() // enqueues all of it
+	Free()
 }

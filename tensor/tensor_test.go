@@ -141,6 +141,38 @@ func TestConversions(t *testing.T) {
 	}
 }
 
+// TestNarrowConversions: numbers pass through tensors of every float type, in more
+// pieces than one.
+func TestNarrowConversions(t *testing.T) {
+	const n = 1<<18 + 5
+	v := make([]float64, n)
+	for i := range v {
+		v[i] = float64(i%255-127) / 8 // whole numbers below 2^8 times a power of two
+	}
+	for _, d := range []tensor.Dtype{tensor.F32, tensor.F64, tensor.BF16, tensor.F16} {
+		x, b, err := tensor.New(ref.New(), d, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Free()
+		tensor.SetFloat64(x, v)
+		if got := tensor.GetFloat64(x); !slices.Equal(got, v) {
+			t.Errorf("%v: float64 differ when read back", d)
+		}
+		w := tensor.GetFloat32(x)
+		for i := range w {
+			if float64(w[i]) != v[i] {
+				t.Fatalf("%v: element %d is %g as float32, want %g", d, i, w[i], v[i])
+			}
+			w[i] *= 2
+		}
+		tensor.SetFloat32(x, w)
+		if got := tensor.GetFloat32(x); !slices.Equal(got, w) {
+			t.Errorf("%v: float32 differ when read back", d)
+		}
+	}
+}
+
 func TestAlignUp(t *testing.T) {
 	for n, want := range map[int]int{0: 0, 1: 256, 255: 256, 256: 256, 257: 512} {
 		if got := tensor.AlignUp(n); got != want {
