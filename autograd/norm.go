@@ -79,9 +79,9 @@ func (n Norm) newRecord(t *Tape, op string, x *Var) *normRecord {
 	must(slices.Equal(n.W.Shape, []int{x.Cols()}), op, "%v with %v", x, n.W)
 	must(n.Bias == nil || n.Layer && slices.Equal(n.Bias.Shape, n.W.Shape), op, "%v with %v and bias %v", x, n.W, n.Bias)
 	r.y = t.NewVar("norm", x.Dtype, x.Shape...)
-	r.stats = []*Var{t.NewVar("norm.rstd", x.Dtype, x.Rows())}
+	r.stats = []*Var{t.NewVar("norm.rstd", x.Dtype.Wide(), x.Rows())}
 	if n.Layer {
-		r.stats = append(r.stats, t.NewVar("norm.mean", x.Dtype, x.Rows()))
+		r.stats = append(r.stats, t.NewVar("norm.mean", x.Dtype.Wide(), x.Rows()))
 	}
 	return r
 }
@@ -132,7 +132,7 @@ func (t *Tape) HeadNorm(qkv *Var, wq, wk *Param, shape tensor.AttentionShape, ep
 	}
 	ops := t.dev.Ops()
 	y := t.NewVar("head norm", qkv.Dtype, qkv.Shape...)
-	rstd := t.NewVar("head norm.rstd", qkv.Dtype, qkv.Rows(), shape.Heads+shape.KVHeads)
+	rstd := t.NewVar("head norm.rstd", qkv.Dtype.Wide(), qkv.Rows(), shape.Heads+shape.KVHeads)
 	t.Record(&Node{
 		Name: "head norm", In: []*Var{qkv}, Out: []*Var{y, rstd}, Params: []*Param{wq, wk}, Needs: []*Var{qkv, rstd},
 		Scratch: true, GradInPlace: [][2]int{{0, 0}},

@@ -53,11 +53,17 @@ func (t *Tape) Gather(x, rows *Var) *Var {
 
 // Linear is y [T, out] = x [T, in] · wᵀ + bias, with w [out, in] and an optional
 // bias [out].
-func (t *Tape) Linear(x *Var, w, bias *Param) *Var {
+func (t *Tape) Linear(x *Var, w, bias *Param) *Var { return t.linear(x, w, bias, x.Dtype) }
+
+// LinearWide is Linear without bias whose result is Wide: logits and scores, which
+// losses and samplers take differences of.
+func (t *Tape) LinearWide(x *Var, w *Param) *Var { return t.linear(x, w, nil, x.Dtype.Wide()) }
+
+func (t *Tape) linear(x *Var, w, bias *Param, result tensor.Dtype) *Var {
 	must(len(w.Shape) == 2 && x.Cols() == w.Shape[1], "linear", "%v times %v transposed", x, w)
 	must(bias == nil || slices.Equal(bias.Shape, w.Shape[:1]), "linear", "bias %v beside %v", bias, w)
 	ops := t.dev.Ops()
-	y := t.NewVar("linear", x.Dtype, x.Rows(), w.Shape[0])
+	y := t.NewVar("linear", result, x.Rows(), w.Shape[0])
 	n := &Node{Name: "linear", In: []*Var{x}, Out: []*Var{y}, Params: []*Param{w}, Accumulates: true}
 	if w.Trainable() {
 		n.Needs = []*Var{x}
@@ -167,7 +173,7 @@ func (t *Tape) Attention(qkv, starts *Var, shape tensor.AttentionShape, longest 
 	must(isInts(starts, -1) && starts.Shape[0] > 0, "attention", "starts %v are not whole numbers, at least one", starts)
 	ops := t.dev.Ops()
 	o := t.NewVar("attention", qkv.Dtype, qkv.Rows(), shape.Heads*shape.HeadDim)
-	lse := t.NewVar("attention.lse", qkv.Dtype, shape.Heads, qkv.Rows())
+	lse := t.NewVar("attention.lse", qkv.Dtype.Wide(), shape.Heads, qkv.Rows())
 	t.Record(&Node{
 		Name: "attention", In: []*Var{qkv, starts}, Out: []*Var{o, lse}, Needs: []*Var{qkv, starts, o, lse},
 		Forward: func() {
@@ -308,12 +314,12 @@ func (t *Tape) LogProb(x, targets *Var, w *Param, temperature, softCap float32, 
 	must(isInts(targets, x.Rows()), "log-probabilities", "targets %v for %v", targets, x)
 	must(temperature > 0, "log-probabilities", "temperature %g is not above 0", temperature)
 	ops := t.dev.Ops()
-	logProbs = t.NewVar("logprobs", x.Dtype, x.Rows())
-	lse := t.NewVar("logprobs.lse", x.Dtype, x.Rows())
+	logProbs = t.NewVar("logprobs", x.Dtype.Wide(), x.Rows())
+	lse := t.NewVar("logprobs.lse", x.Dtype.Wide(), x.Rows())
 	n := &Node{Name: "log-probabilities", In: []*Var{x, targets}, Out: []*Var{logProbs, lse}, Params: []*Param{w},
 		Needs: []*Var{x, targets, lse}}
 	if entropy {
-		entropies = t.NewVar("entropies", x.Dtype, x.Rows())
+		entropies = t.NewVar("entropies", x.Dtype.Wide(), x.Rows())
 		n.Out, n.Needs = append(n.Out, entropies), append(n.Needs, entropies)
 	}
 	n.Forward = func() {

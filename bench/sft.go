@@ -109,7 +109,7 @@ func newStep(m *model.Model, s shape, recompute bool) (*step, error) {
 		d   tensor.Dtype
 		n   int
 	}{{&b.ids, tensor.I32, n}, {&b.targets, tensor.I32, n}, {&positions, tensor.I32, n}, {&starts, tensor.I32, s.batch + 1},
-		{&b.loss, tensor.F64, 3}, {&b.scale, b.dev.Float(), 1}, {&b.block, tensor.F64, tensor.StepSize}} {
+		{&b.loss, tensor.F64, 3}, {&b.scale, b.dev.Float().Wide(), 1}, {&b.block, tensor.F64, tensor.StepSize}} {
 		t, buf, err := tensor.New(b.dev, x.d, x.n)
 		if err != nil {
 			return nil, err

@@ -51,7 +51,7 @@ func (e *Engine) program(tokens, rows int) (*program, error) {
 		d   tensor.Dtype
 		n   int
 	}{{&p.ids, tensor.I32, p.tokens}, {&p.slots, tensor.I32, p.tokens}, {&p.positions, tensor.I32, p.tokens},
-		{&p.pick, tensor.I32, p.rows}, {&p.sampled, tensor.I32, p.rows}, {&p.logProbs, e.dev.Float(), p.rows}} {
+		{&p.pick, tensor.I32, p.rows}, {&p.sampled, tensor.I32, p.rows}, {&p.logProbs, e.dev.Float().Wide(), p.rows}} {
 		t, b, err := tensor.New(e.dev, x.d, x.n)
 		if err != nil {
 			p.free()

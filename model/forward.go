@@ -267,7 +267,7 @@ func (p *pass) mlp(i int, n *autograd.Var) *autograd.Var {
 // Logits records the output projection: [T, hidden] → [T, vocabulary]; with a
 // scalar head [T, 1].
 func (m *Model) Logits(t *autograd.Tape, hidden *autograd.Var) *autograd.Var {
-	y := t.Linear(hidden, m.head, nil)
+	y := t.LinearWide(hidden, m.head)
 	if m.Config.LogitCap > 0 && m.Head == CausalLM {
 		y = t.SoftCap(y, m.Config.LogitCap)
 	}

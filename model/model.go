@@ -27,8 +27,10 @@ const (
 // Options says how a model's weights are kept.
 type Options struct {
 	Head Head
-	// Train allocates gradients and optimizer moments.
-	Train bool
+	// Train allocates gradients and optimizer moments; Grad and State are their types
+	// (see shard.Options).
+	Train       bool
+	Grad, State tensor.Dtype
 	// Frozen, with Train, names tensors that aren't trained.
 	Frozen func(name string) bool
 	// Decay tells which tensors weight decay applies to; nil: all matrices, neither norms nor biases.
@@ -193,7 +195,7 @@ func allocate(c *Config, dev tensor.Device, opt Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := shard.NewStore(dev, layout, opt.Train)
+	store, err := shard.NewStore(dev, layout, shard.Options{Train: opt.Train, Grad: opt.Grad, State: opt.State, Seed: opt.Seed})
 	if err != nil {
 		return nil, err
 	}

@@ -242,7 +242,7 @@ func newRopeTable(dev tensor.Device, r Rope, length, positions int) (*ropeTable,
 		dst *tensor.Tensor
 		v   []float64
 	}{{&t.cos, c}, {&t.sin, s}} {
-		y, b, err := tensor.New(dev, dev.Float(), positions, half)
+		y, b, err := tensor.New(dev, dev.Float().Wide(), positions, half)
 		if err != nil {
 			t.free()
 			return nil, err

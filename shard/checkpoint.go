@@ -37,7 +37,7 @@ type manifestTensor struct {
 const manifestFile = "manifest.json"
 
 func (s *Store) manifest() manifest {
-	m := manifest{Format: 1, Dtype: s.dev.Float().String()}
+	m := manifest{Format: 1, Dtype: s.exactDtype().String()}
 	for i, c := range s.Layout.Chunks {
 		mc := manifestChunk{Len: c.Len, Frozen: c.Frozen}
 		if !c.Frozen {
@@ -51,9 +51,19 @@ func (s *Store) manifest() manifest {
 	return m
 }
 
-// parts are the flat buffers of a chunk that a checkpoint holds.
+// exactDtype is the type in which the trained weights are known most exactly.
+func (s *Store) exactDtype() tensor.Dtype {
+	if s.opt.Train {
+		return s.opt.State
+	}
+	return s.dev.Float()
+}
+
+// parts are the flat buffers of a chunk that a checkpoint holds. Weights are the
+// master weights where there are any: checkpoints of a device with float32 weights
+// and of one with bfloat16 weights are alike.
 func (c *chunk) parts() []namedPart {
-	p := []namedPart{{"value", c.value}}
+	p := []namedPart{{"value", c.exact()}}
 	if !c.m.IsZero() {
 		p = append(p, namedPart{"m", c.m}, namedPart{"v", c.v})
 	}
@@ -77,7 +87,7 @@ func (s *Store) WriteChunks(dir string) error {
 		return err
 	}
 	m := s.manifest()
-	buf := make([]byte, pieceLen*s.dev.Float().Size())
+	buf := make([]byte, pieceLen*s.exactDtype().Size())
 	for i, c := range s.chunks {
 		if m.Chunks[i].File == "" {
 			continue
@@ -169,8 +179,16 @@ func (s *Store) ReadChunks(dir string) error {
 				s.dev.Write(piece, t.Data[at*size:at*size+piece.Bytes()])
 			}
 		}
+		c.round()
 	}
 	return s.dev.Sync()
+}
+
+// round sets the weights that the device computes with from the master weights.
+func (c *chunk) round() {
+	if !c.master.IsZero() {
+		c.value.Device.Ops().Copy(c.value, c.master)
+	}
 }
 
 // fits checks that a checkpoint's manifest is this store's.
@@ -180,7 +198,7 @@ func (s *Store) fits(path string, m manifest) error {
 		return fmt.Errorf("%s: format %d, this version reads %d", path, m.Format, want.Format)
 	}
 	if m.Dtype != want.Dtype {
-		return fmt.Errorf("%s: weights are %s, this device computes in %s", path, m.Dtype, want.Dtype)
+		return fmt.Errorf("%s: weights are %s, this run keeps them as %s (device, optimizer.state)", path, m.Dtype, want.Dtype)
 	}
 	if len(m.Tensors) != len(want.Tensors) || len(m.Chunks) != len(want.Chunks) {
 		return fmt.Errorf("%s: %d tensors in %d chunks, the model of this run has %d in %d: it is another model's checkpoint",
@@ -200,6 +218,12 @@ func (s *Store) fits(path string, m manifest) error {
 	return nil
 }
 
+// exact is the flat tensor that holds a stored tensor most exactly.
+func (s *Store) exact(name string) tensor.Tensor {
+	e := s.entries[name]
+	return s.chunks[e.Chunk].exact().Slice(e.Offset, e.Len())
+}
+
 // SetTensor writes float32 values into a stored tensor, n elements at a time:
 // next is called with a scratch slice to fill until all are written.
 func (s *Store) SetTensor(name string, next func(dst []float32) error) error {
@@ -207,7 +231,7 @@ func (s *Store) SetTensor(name string, next func(dst []float32) error) error {
 	if p == nil {
 		panic("shard: no tensor " + name)
 	}
-	flat := p.Value.Reshape(p.Value.Len())
+	flat, exact := p.Value.Reshape(p.Value.Len()), s.exact(name)
 	host := s.dev.Host() && s.dev.Float() == tensor.F32
 	var scratch []float32
 	for at := 0; at < flat.Len(); at += pieceLen {
@@ -224,7 +248,10 @@ func (s *Store) SetTensor(name string, next func(dst []float32) error) error {
 		if err := next(scratch[:piece.Len()]); err != nil {
 			return err
 		}
-		tensor.SetFloat32(piece, scratch[:piece.Len()])
+		tensor.SetFloat32(exact.Slice(at, piece.Len()), scratch[:piece.Len()])
+		if exact.Addr != flat.Addr {
+			s.dev.Ops().Copy(piece, exact.Slice(at, piece.Len()))
+		}
 	}
 	return nil
 }
@@ -235,7 +262,7 @@ func (s *Store) Tensor(name string, next func(src []float32) error) error {
 	if p == nil {
 		panic("shard: no tensor " + name)
 	}
-	flat := p.Value.Reshape(p.Value.Len())
+	flat := s.exact(name)
 	for at := 0; at < flat.Len(); at += pieceLen {
 		piece := flat.Slice(at, min(pieceLen, flat.Len()-at))
 		if s.dev.Host() && piece.Dtype == tensor.F32 {

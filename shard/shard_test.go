@@ -120,7 +120,7 @@ func TestPlanRefuses(t *testing.T) {
 
 func newStore(t *testing.T, chunk int, fill bool) *Store {
 	t.Helper()
-	s, err := NewStore(ref.New(), plan(t, specs, chunk), true)
+	s, err := NewStore(ref.New(), plan(t, specs, chunk), Options{Train: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +318,7 @@ func FuzzManifest(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	s, err := NewStore(ref.New(), l, true)
+	s, err := NewStore(ref.New(), l, Options{Train: true})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -355,7 +355,7 @@ func FuzzManifest(f *testing.F) {
 
 func TestBytesAParameter(t *testing.T) {
 	big := []Spec{{Name: "a", Shape: []int{1000, 64}}, {Name: "b", Shape: []int{1000, 64}, Frozen: true}}
-	s, err := NewStore(ref.New(), plan(t, big, DefaultChunk), true)
+	s, err := NewStore(ref.New(), plan(t, big, DefaultChunk), Options{Train: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,35 +16,76 @@ type Store struct {
 	chunks  []*chunk
 	entries map[string]Entry
 	params  map[string]*autograd.Param
-	train   bool
+	opt     Options
+}
+
+// Options say what a store holds beside the weights, which are of the device's type.
+type Options struct {
+	// Train gives chunks that aren't frozen gradients, moments and, where the device's
+	// type is a 16-bit one, master weights.
+	Train bool
+	// Grad is the type of gradients: the device's or its Wide(), which gradients that
+	// add up over micro-batches need; 0: the device's.
+	Grad tensor.Dtype
+	// State is the type of the moments: the device's Wide(), or the device's own 16-bit
+	// one, and then there are no master weights and updates are rounded at random;
+	// 0: Wide().
+	State tensor.Dtype
+	// Seed of that rounding.
+	Seed uint64
 }
 
 // chunk is one chunk's memory. Frozen chunks have values only.
 type chunk struct {
-	value, grad, m, v tensor.Tensor
-	runs              []run
-	buffers           []*tensor.Buffer
+	value, master, grad, m, v tensor.Tensor
+	runs                      []run
+	buffers                   []*tensor.Buffer
+	first                     uint64 // elements of the chunks before it
 }
 
-// NewStore allocates the chunks of a layout, zeroed. With train, chunks that
-// aren't frozen get gradients and both moments too: 16 bytes a trained parameter
-// in float32, 4 a frozen one.
-func NewStore(dev tensor.Device, l *Layout, train bool) (*Store, error) {
-	s := &Store{Layout: l, dev: dev, entries: map[string]Entry{}, params: map[string]*autograd.Param{}, train: train}
+// exact is the weights as exactly as they are known.
+func (c *chunk) exact() tensor.Tensor {
+	if !c.master.IsZero() {
+		return c.master
+	}
+	return c.value
+}
+
+// NewStore allocates the chunks of a layout, zeroed: in float32 16 bytes a trained
+// parameter and 4 a frozen one; in bfloat16 16 to 18 and 2, or 8 without master weights.
+func NewStore(dev tensor.Device, l *Layout, opt Options) (*Store, error) {
+	float := dev.Float()
+	if opt.Grad == tensor.Invalid {
+		opt.Grad = float
+	}
+	if opt.State == tensor.Invalid {
+		opt.State = float.Wide()
+	}
+	s := &Store{Layout: l, dev: dev, entries: map[string]Entry{}, params: map[string]*autograd.Param{}, opt: opt}
+	first := uint64(0)
 	for i, cl := range l.Chunks {
-		c := &chunk{runs: l.runs(i)}
+		c := &chunk{runs: l.runs(i), first: first}
+		first += uint64(cl.Len)
 		s.chunks = append(s.chunks, c)
-		parts := []*tensor.Tensor{&c.value}
-		if train && !cl.Frozen {
-			parts = append(parts, &c.grad, &c.m, &c.v)
+		type part struct {
+			t     *tensor.Tensor
+			dtype tensor.Dtype
 		}
-		for _, t := range parts {
-			x, b, err := tensor.New(dev, dev.Float(), cl.Len)
-			if err != nil {
-				s.Free()
-				return nil, fmt.Errorf("memory for %d parameters (chunk %d of %d): %w", cl.Len, i+1, len(l.Chunks), err)
+		parts := []part{{&c.value, float}}
+		if opt.Train && !cl.Frozen {
+			parts = append(parts, part{&c.grad, opt.Grad}, part{&c.m, opt.State}, part{&c.v, opt.State})
+			if opt.State != float {
+				parts = append(parts, part{&c.master, opt.State})
 			}
-			*t = x
+		}
+		for _, p := range parts {
+			x, b, err := tensor.New(dev, p.dtype, cl.Len)
+			if err != nil {
+				err = fmt.Errorf("memory for %d parameters (chunk %d of %d, %.2f GiB so far): %w", cl.Len, i+1, len(l.Chunks), float64(s.Bytes())/(1<<30), err)
+				s.Free()
+				return nil, err
+			}
+			*p.t = x
 			c.buffers = append(c.buffers, b)
 		}
 	}
@@ -124,7 +165,7 @@ func (s *Store) Merged(name string, as []int, parts ...string) (*autograd.Param,
 func (s *Store) Params() (all, trained int) {
 	for _, e := range s.Layout.Entries {
 		all += e.Len()
-		if s.train && !e.Frozen {
+		if s.opt.Train && !e.Frozen {
 			trained += e.Len()
 		}
 	}
@@ -173,6 +214,12 @@ func (s *Store) Update(step tensor.Tensor, o optim.AdamW) {
 			if r.decay {
 				a.WeightDecay = o.WeightDecay
 			}
+			if !c.master.IsZero() {
+				a.Master = c.master.Slice(r.from, n)
+			}
+			if s.opt.State != s.dev.Float().Wide() {
+				a.Stochastic, a.Seed, a.First = true, s.opt.Seed, c.first+uint64(r.from)
+			}
 			s.dev.Ops().AdamW(a)
 		}
 	}
@@ -191,7 +238,7 @@ func (s *Store) Free() {
 // Copy is a second store of the same layout, with the same weights and without
 // gradients or moments.
 func (s *Store) Copy() (*Store, error) {
-	c, err := NewStore(s.dev, s.Layout, false)
+	c, err := NewStore(s.dev, s.Layout, Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -206,10 +253,11 @@ const averagePiece = 1 << 18
 
 // Average moves the weights towards those of from, a store of the same layout:
 // w = decay·w + (1 − decay)·from, the exponential moving average (Polyak). Frozen
-// chunks don't change and are left alone.
+// chunks don't change and are left alone. On a device of 16-bit weights the average
+// itself is kept in master weights, which the first call makes.
 func (s *Store) Average(from *Store, decay float64) error {
-	ops := s.dev.Ops()
-	x, b, err := tensor.New(s.dev, s.dev.Float(), averagePiece)
+	ops, wide := s.dev.Ops(), s.dev.Float().Wide()
+	x, b, err := tensor.New(s.dev, wide, averagePiece)
 	if err != nil {
 		return err
 	}
@@ -218,13 +266,24 @@ func (s *Store) Average(from *Store, decay float64) error {
 		if s.Layout.Chunks[i].Frozen {
 			continue
 		}
+		if wide != s.dev.Float() && c.master.IsZero() {
+			master, b, err := tensor.New(s.dev, wide, c.value.Len())
+			if err != nil {
+				return fmt.Errorf("memory for the average of the weights: %w", err)
+			}
+			c.master, c.buffers = master, append(c.buffers, b)
+			ops.Copy(c.master, c.value)
+		}
 		for at := 0; at < c.value.Len(); at += averagePiece {
 			n := min(averagePiece, c.value.Len()-at)
-			piece, scratch := c.value.Slice(at, n), x.Slice(0, n)
-			ops.Copy(scratch, from.chunks[i].value.Slice(at, n))
+			piece, scratch := c.exact().Slice(at, n), x.Slice(0, n)
+			ops.Copy(scratch, from.chunks[i].exact().Slice(at, n))
 			ops.Scale(scratch, float32(1-decay))
 			ops.Scale(piece, float32(decay))
 			ops.Add(piece, piece, scratch)
+			if !c.master.IsZero() {
+				ops.Copy(c.value.Slice(at, n), piece)
+			}
 		}
 	}
 	return s.dev.Sync()

@@ -30,7 +30,7 @@ func (b *basis) newBalance(m *model.Model, coef float64) (*balance, error) {
 	if x.loss, err = b.alloc(tensor.F64, 1); err != nil {
 		return nil, err
 	}
-	x.scale, err = b.alloc(b.dev.Float(), 1)
+	x.scale, err = b.alloc(b.dev.Float().Wide(), 1)
 	return x, err
 }
 

@@ -59,7 +59,7 @@ func (l *language) prepare() (int, error) {
 		dst *tensor.Tensor
 		d   tensor.Dtype
 		n   int
-	}{{&l.loss, tensor.F64, 3}, {&l.evalLoss, tensor.F64, 3}, {&l.scale, l.dev.Float(), 1}} {
+	}{{&l.loss, tensor.F64, 3}, {&l.evalLoss, tensor.F64, 3}, {&l.scale, l.dev.Float().Wide(), 1}} {
 		if *x.dst, err = l.alloc(x.d, x.n); err != nil {
 			return 0, err
 		}

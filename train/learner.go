@@ -41,6 +41,7 @@ func newLearner(b *basis, m *model.Model, o Optimizer, sched optim.Schedule, cli
 func (l *learner) begin(step int) {
 	clear(l.host)
 	l.host[tensor.StepLR] = l.sched.At(step)
+	l.host[tensor.StepOffset] = float64(step)
 	l.host[tensor.StepBias1], l.host[tensor.StepBias2] = l.adamw.Bias(l.updates)
 	tensor.SetFloat64(l.block, l.host)
 	l.model.Store.GradSumSquares(l.sumSquares())

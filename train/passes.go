@@ -27,7 +27,7 @@ func newScorePass(m *model.Model, arena *autograd.Arena, s shape, recompute bool
 	p := &scorePass{packed: in}
 	opt := autograd.Options{Train: s.train}
 	if s.train {
-		if p.seed, err = in.alloc(m.Device(), m.Device().Float(), s.tokens, 1); err != nil {
+		if p.seed, err = in.alloc(m.Device(), m.Device().Float().Wide(), s.tokens, 1); err != nil {
 			p.free()
 			return nil, err
 		}
@@ -76,7 +76,7 @@ func newLogProbPass(m *model.Model, arena *autograd.Arena, s shape, recompute bo
 		if !s.train || seed == &p.seedEntro && !entropy {
 			continue
 		}
-		if *seed, err = in.alloc(m.Device(), m.Device().Float(), s.tokens); err != nil {
+		if *seed, err = in.alloc(m.Device(), m.Device().Float().Wide(), s.tokens); err != nil {
 			p.free()
 			return nil, err
 		}

@@ -294,7 +294,7 @@ func (p *ppo) prepare() (int, error) {
 	if p.loss, err = p.alloc(tensor.F64, 3); err != nil {
 		return 0, err
 	}
-	if p.scale, err = p.alloc(p.dev.Float(), 1); err != nil {
+	if p.scale, err = p.alloc(p.dev.Float().Wide(), 1); err != nil {
 		return 0, err
 	}
 	if r.PPO.EMA > 0 {

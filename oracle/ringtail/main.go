@@ -126,7 +126,7 @@ func forward(from string, router bool) error {
 		return err
 	}
 	defer b2.Free()
-	scale, b3, err := tensor.New(dev, dev.Float(), 1)
+	scale, b3, err := tensor.New(dev, dev.Float().Wide(), 1)
 	if err != nil {
 		return err
 	}
