@@ -52,9 +52,16 @@ func clipFactor(a tensor.ClipFactor) {
 //	m = β1·m + (1−β1)·g
 //	v = β2·v + (1−β2)·g²
 //	p = p − lr·(m/bias1)/(√(v/bias2) + ε)
+//
+// where p is Master, which Param then copies, or Param itself. In float64 there is
+// nothing that Stochastic could round.
 func adamW(a tensor.AdamW) {
 	n := a.Param.Len()
-	p := vectorOf("AdamW's Param", a.Param, n)
+	param := vectorOf("AdamW's Param", a.Param, n)
+	p := param
+	if !a.Master.IsZero() {
+		p = vectorOf("AdamW's Master", a.Master, n)
+	}
 	grad := vectorOf("AdamW's Grad", a.Grad, n)
 	m := vectorOf("AdamW's M", a.M, n)
 	v := vectorOf("AdamW's V", a.V, n)
@@ -70,6 +77,7 @@ func adamW(a tensor.AdamW) {
 		m[i] = beta1*m[i] + (1-beta1)*g
 		v[i] = beta2*v[i] + (1-beta2)*g*g
 		p[i] -= lr * (m[i] / bias1) / (math.Sqrt(v[i]/bias2) + a.Eps)
+		param[i] = p[i]
 	}
 }
 

@@ -4,6 +4,7 @@
 // runs in parallel, and an operation is done when its call returns.
 //
 // All float tensors are F64. Only Copy also reads and writes narrower types.
+// NewRounded gives a device of a narrower type made of the same operations.
 package ref
 
 import (
@@ -12,27 +13,44 @@ import (
 	"ringtail/tensor"
 )
 
-// Device is the reference device. The zero value is ready to use.
-type Device struct{}
+// Device is the reference device. The zero value is ready to use and keeps F64.
+type Device struct{ float tensor.Dtype }
 
 // New returns a reference device.
 func New() *Device { return &Device{} }
 
-// Name is "ref".
-func (*Device) Name() string { return "ref" }
+// Name is "ref", followed by the type of a rounded device.
+func (d *Device) Name() string {
+	if d.float != tensor.Invalid {
+		return "ref:" + d.float.String()
+	}
+	return "ref"
+}
 
 // Host is true: the memory is ordinary Go memory.
 func (*Device) Host() bool { return true }
 
-// Float is F64.
-func (*Device) Float() tensor.Dtype { return tensor.F64 }
+// Float is F64, or a rounded device's type.
+func (d *Device) Float() tensor.Dtype {
+	if d.float != tensor.Invalid {
+		return d.float
+	}
+	return tensor.F64
+}
 
 // Sync returns nil: every operation ended when it was called.
 func (*Device) Sync() error { return nil }
 
 // Ops is the table of reference operations. It is a fresh copy, which a test may
 // alter.
-func (*Device) Ops() *tensor.Ops {
+func (d *Device) Ops() *tensor.Ops {
+	if d.float != tensor.Invalid {
+		return roundedOps(d.float)
+	}
+	return exactOps()
+}
+
+func exactOps() *tensor.Ops {
 	return &tensor.Ops{
 		Zero:              zero,
 		Copy:              copyTensor,
