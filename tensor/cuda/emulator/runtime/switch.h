@@ -1,0 +1,85 @@
+// Switching between fibers: the registers that a called function must keep, and the stack.
+#pragma once
+
+#include <stddef.h>
+
+extern "C" void ringtailSwitch(void** from, void* to) __attribute__((visibility("hidden")));
+
+#if defined(__x86_64__)
+asm(R"(
+.text
+.p2align 4
+.hidden ringtailSwitch
+.globl ringtailSwitch
+.type ringtailSwitch, @function
+ringtailSwitch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size ringtailSwitch, .-ringtailSwitch
+)");
+// freshFiber makes what the first switch to a stack whose end is top pops: it enters main.
+inline void* freshFiber(void* top, void (*main)()) {
+    void** sp = static_cast<void**>(top);
+    *--sp = nullptr; // main's return address: it never returns
+    *--sp = reinterpret_cast<void*>(main);
+    for (int i = 0; i < 6; i++) *--sp = nullptr;
+    return sp;
+}
+#elif defined(__aarch64__)
+asm(R"(
+.text
+.p2align 4
+.hidden ringtailSwitch
+.globl ringtailSwitch
+.type ringtailSwitch, %function
+ringtailSwitch:
+    sub sp, sp, #160
+    stp x19, x20, [sp, #0]
+    stp x21, x22, [sp, #16]
+    stp x23, x24, [sp, #32]
+    stp x25, x26, [sp, #48]
+    stp x27, x28, [sp, #64]
+    stp x29, x30, [sp, #80]
+    stp d8, d9, [sp, #96]
+    stp d10, d11, [sp, #112]
+    stp d12, d13, [sp, #128]
+    stp d14, d15, [sp, #144]
+    mov x9, sp
+    str x9, [x0]
+    mov sp, x1
+    ldp x19, x20, [sp, #0]
+    ldp x21, x22, [sp, #16]
+    ldp x23, x24, [sp, #32]
+    ldp x25, x26, [sp, #48]
+    ldp x27, x28, [sp, #64]
+    ldp x29, x30, [sp, #80]
+    ldp d8, d9, [sp, #96]
+    ldp d10, d11, [sp, #112]
+    ldp d12, d13, [sp, #128]
+    ldp d14, d15, [sp, #144]
+    add sp, sp, #160
+    ret
+.size ringtailSwitch, .-ringtailSwitch
+)");
+inline void* freshFiber(void* top, void (*main)()) {
+    void** sp = static_cast<void**>(top) - 20;
+    for (int i = 0; i < 20; i++) sp[i] = nullptr;
+    sp[11] = reinterpret_cast<void*>(main); // x30, where ret goes
+    return sp;
+}
+#else
+#error "the emulator switches fibers on amd64 and arm64 only"
+#endif
