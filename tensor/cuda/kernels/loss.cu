@@ -43,29 +43,31 @@ struct SoftmaxRowsArgs {
 // Scan is the state of the pass over some elements of a row: its largest logit, and
 // sums over the others.
 struct Scan {
-    float raw, z; // the largest logit before and after the cap
-    int top;      // its index, the lowest among equals
-    float rest;   // Σ exp(D), the largest left out
-    float mean;   // Σ exp(D)·D (with entropy only)
+    float raw;  // the largest logit, before the cap
+    float th;   // tanh(raw/cap)
+    int top;    // its index, the lowest among equals
+    float rest; // Σ exp(D), the largest left out: −1 of no elements
+    float mean; // Σ exp(D)·D (with entropy only)
 };
 
 constexpr float log2e = 1.44269504088896340736f;
 // Beyond it exp(−x) is 0 in float32, and x·exp(−x) must be as well.
 constexpr float farthest = 200;
 
-// emptyScan has no elements: its largest logit stands for none, and is below all others but −∞.
-DEVICE Scan emptyScan() {
-    float low = bitsFloat(0xff7fffffu);
-    return {low, low, 0x7fffffff, 0, 0};
-}
+DEVICE Scan emptyScan() { return {bitsFloat(0xff7fffffu), -1, 0x7fffffff, -1, 0}; }
 
-template <bool capped> DEVICE float capOf(float x, float limit) { return capped ? limit * tanhf(x / limit) : x; }
+// below is cap(x) − cap(top), from th = tanh(x/limit) and that of top: without the
+// cancellation that a difference of two logits far from 0 has.
+template <bool capped> DEVICE float below(float x, float th, float top, float thTop, float limit) {
+    float d = x - top;
+    return capped ? limit * tanhf(d / limit) * fmaf(-th, thTop, 1.0f) : d;
+}
 
 // include adds element j with logit x. A larger logit than the largest makes the latter one of the rest.
 template <bool capped, bool entropy> DEVICE void include(Scan& a, float x, int j, float limit, float inverseT) {
-    float z = capOf<capped>(x, limit);
+    float th = capped ? tanhf(x / limit) : 0;
     bool larger = x > a.raw;
-    float far = fabsf(z - a.z) * inverseT;
+    float far = fabsf(below<capped>(x, th, a.raw, a.th, limit)) * inverseT;
     float e;
     if constexpr (entropy) {
         far = far > farthest ? farthest : far; // a NaN stays
@@ -76,14 +78,14 @@ template <bool capped, bool entropy> DEVICE void include(Scan& a, float x, int j
     }
     a.rest = fmaf(a.rest, larger ? e : 1.0f, e);
     a.raw = larger ? x : a.raw;
-    a.z = larger ? z : a.z;
+    a.th = larger ? th : a.th;
     a.top = larger ? j : a.top;
 }
 
 // merge is the scan of a's and b's elements together.
-DEVICE Scan merge(const Scan& a, const Scan& b, float inverseT) {
+template <bool capped> DEVICE Scan merge(const Scan& a, const Scan& b, float limit, float inverseT) {
     bool second = b.raw > a.raw || (b.raw == a.raw && b.top < a.top);
-    float far = fabsf(a.z - b.z) * inverseT;
+    float far = fabsf(below<capped>(a.raw, a.th, b.raw, b.th, limit)) * inverseT;
     far = far > farthest ? farthest : far;
     float e = exp2Fast(-far * log2e);
     const Scan &high = second ? b : a, &low = second ? a : b;
@@ -94,18 +96,18 @@ DEVICE Scan merge(const Scan& a, const Scan& b, float inverseT) {
 }
 
 DEVICE Scan shuffled(const Scan& a, int mask) {
-    return {shuffleXor(a.raw, mask), shuffleXor(a.z, mask), shuffleXor(a.top, mask), shuffleXor(a.rest, mask), shuffleXor(a.mean, mask)};
+    return {shuffleXor(a.raw, mask), shuffleXor(a.th, mask), shuffleXor(a.top, mask), shuffleXor(a.rest, mask), shuffleXor(a.mean, mask)};
 }
 
 // blockMerge is the scan of a whole row, in every thread. It ends at a barrier.
-DEVICE Scan blockMerge(Scan a, float inverseT, Scan* scratch) {
+template <bool capped> DEVICE Scan blockMerge(Scan a, float limit, float inverseT, Scan* scratch) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    for (int m = 16; m; m >>= 1) a = merge(a, shuffled(a, m), inverseT);
+    for (int m = 16; m; m >>= 1) a = merge<capped>(a, shuffled(a, m), limit, inverseT);
     if (lane == 0) scratch[warp] = a;
     barrier();
     if (warp == 0) {
         a = lane < warps ? scratch[lane] : emptyScan();
-        for (int m = 16; m; m >>= 1) a = merge(a, shuffled(a, m), inverseT);
+        for (int m = 16; m; m >>= 1) a = merge<capped>(a, shuffled(a, m), limit, inverseT);
         if (lane == 0) scratch[32] = a;
     }
     barrier();
@@ -130,17 +132,12 @@ template <class G, int N> DEVICE void storeGradients(G* at, const float (&v)[N])
 // Slope is what the gradient of a logit needs: that of any token but the target,
 // E·(p + h·(D − μ))·slope of the cap, and that of the target.
 template <bool capped, bool entropy> struct Slope {
-    float z, mean, p, h, limit, inverseT;
+    float top, thTop, mean, p, h, limit, inverseT;
     // of is the gradient of a token that isn't the target, or, with others not 0, of the
     // target: −p·others in place of E·p, others being the other tokens' share, times s.
     DEVICE float of(float x, float others) const {
-        float slope = 1, y = x;
-        if constexpr (capped) {
-            float th = tanhf(x / limit);
-            y = limit * th;
-            slope = fmaf(-th, th, 1.0f);
-        }
-        float d = (y - z) * inverseT, e = exp2Fast(d * log2e), g = others != 0 ? -p * others : e * p;
+        float th = capped ? tanhf(x / limit) : 0, slope = capped ? fmaf(-th, th, 1.0f) : 1;
+        float d = below<capped>(x, th, top, thTop, limit) * inverseT, e = exp2Fast(d * log2e), g = others != 0 ? -p * others : e * p;
         if constexpr (entropy) {
             d = d < -farthest ? -farthest : d; // 0·∞ is no number
             g = fmaf(e * h, d - mean, g);
@@ -209,20 +206,21 @@ template <class L, class G, bool capped, bool entropy> DEVICE void softmaxRows(c
         include<capped, entropy>(s, lastLogit, int(last), limit, inverseT);
     }
     if (tid == 0) targetLogit = u32(target) < vocab ? toFloat(row[target]) : notANumber();
-    s = blockMerge(s, inverseT, scratch);
+    s = blockMerge<capped>(s, limit, inverseT, scratch);
 
     float sum = 1 + s.rest, mean = s.mean / sum;
+    float targetBelow = below<capped>(targetLogit, capped ? tanhf(targetLogit / limit) : 0, s.raw, s.th, limit) * inverseT;
     if (tid == 0) {
-        float logSum = log1pf(s.rest), logProb = (capOf<capped>(targetLogit, limit) - s.z) * inverseT - logSum;
+        float logSum = log1pf(s.rest), logProb = targetBelow - logSum;
         if (a.losses) a.losses[t] = -logProb;
         if (a.marks) a.marks[t] = s.top == target ? 3 : 1;
         if (a.logProbs) a.logProbs[t] = logProb;
         if (a.entropies) a.entropies[t] = logSum - mean;
-        if (a.lse) a.lse[t] = s.z * inverseT + logSum;
+        if (a.lse) a.lse[t] = (capped ? limit * s.th : s.raw) * inverseT + logSum;
     }
     if (!a.gradient) return;
 
-    Slope<capped, entropy> slope = {s.z, mean, -dl * inverseT / sum, -dh * inverseT / sum, limit, inverseT};
+    Slope<capped, entropy> slope = {s.raw, s.th, mean, -dl * inverseT / sum, -dh * inverseT / sum, limit, inverseT};
     for (u32 i = tid; i < kept; i += width) {
         Pack<L> q = {load16(shared + i)};
         float v[n];
@@ -254,8 +252,7 @@ template <class L, class G, bool capped, bool entropy> DEVICE void softmaxRows(c
     barrier();
     if (tid == 0 && u32(target) < vocab) {
         // 1 − E_a/s is r/s for the largest.
-        float e = exp2Fast((capOf<capped>(targetLogit, limit) - s.z) * inverseT * log2e);
-        float others = target == s.top ? s.rest : sum - e;
+        float others = target == s.top ? s.rest : sum - exp2Fast(targetBelow * log2e);
         gradients[target] = fromFloat<G>(others != 0 ? slope.of(targetLogit, others) : 0.0f);
     }
 }
