@@ -169,6 +169,15 @@ func (t *Tape) RoPE(x, positions *Var, cos, sin tensor.Tensor, heads, headDim in
 // qkv [T, (Heads+2·KVHeads)·HeadDim] and starts I32 [n+1] → [T, Heads·HeadDim].
 // longest bounds the sequences' length.
 func (t *Tape) Attention(qkv, starts *Var, shape tensor.AttentionShape, longest int) *Var {
+	return t.attention(qkv, starts, shape, longest, false)
+}
+
+// DenseAttention is Attention where every sequence has longest tokens.
+func (t *Tape) DenseAttention(qkv, starts *Var, shape tensor.AttentionShape, longest int) *Var {
+	return t.attention(qkv, starts, shape, longest, true)
+}
+
+func (t *Tape) attention(qkv, starts *Var, shape tensor.AttentionShape, longest int, dense bool) *Var {
 	mustFit("attention", qkv, shape)
 	must(isInts(starts, -1) && starts.Shape[0] > 0, "attention", "starts %v are not whole numbers, at least one", starts)
 	ops := t.dev.Ops()
@@ -178,12 +187,12 @@ func (t *Tape) Attention(qkv, starts *Var, shape tensor.AttentionShape, longest 
 		Name: "attention", In: []*Var{qkv, starts}, Out: []*Var{o, lse}, Needs: []*Var{qkv, starts, o, lse},
 		Forward: func() {
 			ops.Attention(tensor.Attention{AttentionShape: shape, O: o.value, LSE: lse.value, QKV: qkv.value,
-				Starts: starts.value, Longest: longest})
+				Starts: starts.value, Longest: longest, Dense: dense})
 		},
 		Backward: func(g *Grads) {
 			dqkv, _ := g.In(0)
 			ops.AttentionBackward(tensor.AttentionBackward{AttentionShape: shape, DQKV: dqkv, DO: g.Out(0), O: o.value,
-				LSE: lse.value, QKV: qkv.value, Starts: starts.value, Longest: longest})
+				LSE: lse.value, QKV: qkv.value, Starts: starts.value, Longest: longest, Dense: dense})
 		},
 	})
 	return o

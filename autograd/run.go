@@ -13,7 +13,12 @@ type Arena struct {
 	dev    tensor.Device
 	buf    *tensor.Buffer
 	holder *Program // whose Forward ran last: what lies here is its
+	moves  int
 }
+
+// Generation changes when the arena's memory has moved: graphs recorded before name
+// addresses that are no longer its.
+func (a *Arena) Generation() int { return a.moves }
 
 // NewArena is an empty arena; it grows to the largest program compiled for it.
 func NewArena(dev tensor.Device) *Arena { return &Arena{dev: dev} }
@@ -43,6 +48,7 @@ func (a *Arena) reserve(n int) error {
 		return fmt.Errorf("memory for activations: %w", err)
 	}
 	a.buf = b
+	a.moves++
 	return nil
 }
 
@@ -71,6 +77,9 @@ func (p *Program) Backward() {
 	}
 	p.exec(p.backward, len(p.code))
 }
+
+// Launched tells the program that a graph recorded of its Forward has run.
+func (p *Program) Launched() { p.arena.holder, p.tape.holder = p, p }
 
 // exec runs instructions [from, to).
 func (p *Program) exec(from, to int) {

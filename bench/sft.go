@@ -17,6 +17,10 @@ type SFTOptions struct {
 	Batch, Seq int
 	Rounds     int // timed steps, default 5
 	Recompute  bool
+	// Grad and State are types of gradients and moments (see shard.Options), Mode what
+	// the result calls all that.
+	Grad, State tensor.Dtype
+	Mode        string
 }
 
 // SFTResult is a measured training step.
@@ -97,6 +101,7 @@ type step struct {
 	seq                  int
 	random               *rng.Stream
 	buffers              []*tensor.Buffer
+	stored               [][2]tensor.Tensor // batches on the device: ids and targets
 }
 
 func newStep(m *model.Model, s shape, recompute bool) (*step, error) {
@@ -129,7 +134,7 @@ func newStep(m *model.Model, s shape, recompute bool) (*step, error) {
 	tensor.SetFloat64(b.scale, []float64{1 / float64(n-s.batch)})
 	tape := autograd.NewTape(b.dev)
 	h, err := m.Hidden(tape, model.Inputs{IDs: tape.Input("ids", b.ids), Positions: tape.Input("positions", positions),
-		Starts: tape.Input("starts", starts), Longest: s.seq, Checkpoint: recompute})
+		Starts: tape.Input("starts", starts), Longest: s.seq, Dense: true, Checkpoint: recompute})
 	if err != nil {
 		return nil, err
 	}
@@ -150,15 +155,7 @@ type timing struct{ forward, update, total float64 }
 
 // run makes the n-th step, on new random tokens.
 func (b *step) run(n int) timing {
-	for i := range b.hostIDs {
-		b.hostIDs[i] = int32(b.random.Intn(b.m.Config.Vocab))
-	}
-	for i := range b.hostTargets {
-		b.hostTargets[i] = -100
-		if (i+1)%b.seq != 0 {
-			b.hostTargets[i] = b.hostIDs[i+1]
-		}
-	}
+	b.draw()
 	begin := time.Now()
 	tensor.SetInt32(b.ids, b.hostIDs)
 	tensor.SetInt32(b.targets, b.hostTargets)
@@ -171,15 +168,33 @@ func (b *step) run(n int) timing {
 	b.prog.Backward()
 	_ = b.dev.Sync()
 	update := time.Now()
-	host := make([]float64, tensor.StepSize)
-	host[tensor.StepLR] = 3e-4
-	host[tensor.StepBias1], host[tensor.StepBias2] = 1-math.Pow(0.9, float64(n)), 1-math.Pow(0.999, float64(n))
-	tensor.SetFloat64(b.block, host)
+	b.settings(n, 3e-4)
 	b.m.Store.GradSumSquares(b.block.Slice(tensor.StepSumSquares, 1))
 	ops.ClipFactor(tensor.ClipFactor{Step: b.block, Check: b.loss, MaxNorm: 1})
 	b.m.Store.Update(b.block, optim.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01})
 	_ = b.dev.Sync()
 	return timing{forward.Seconds(), time.Since(update).Seconds(), time.Since(begin).Seconds()}
+}
+
+// settings writes the step block of the n-th step.
+func (b *step) settings(n int, lr float64) {
+	host := make([]float64, tensor.StepSize)
+	host[tensor.StepLR], host[tensor.StepOffset] = lr, float64(n)
+	host[tensor.StepBias1], host[tensor.StepBias2] = 1-math.Pow(0.9, float64(n)), 1-math.Pow(0.999, float64(n))
+	tensor.SetFloat64(b.block, host)
+}
+
+// draw makes random tokens.
+func (b *step) draw() {
+	for i := range b.hostIDs {
+		b.hostIDs[i] = int32(b.random.Intn(b.m.Config.Vocab))
+	}
+	for i := range b.hostTargets {
+		b.hostTargets[i] = -100
+		if (i+1)%b.seq != 0 {
+			b.hostTargets[i] = b.hostIDs[i+1]
+		}
+	}
 }
 
 func (b *step) lastLoss() float64 {

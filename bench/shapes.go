@@ -17,15 +17,17 @@ type shape struct {
 	hidden, layers, heads, kvHeads, mlp, vocab int
 	tied                                       bool
 	batch, seq                                 int
+	gpt2                                       bool // else LLaMA
 }
 
 var shapes = map[string]shape{
-	"15m":  {288, 6, 6, 6, 768, 32000, true, 8, 256},
-	"1.1b": {2048, 22, 32, 4, 5632, 32000, false, 8, 2048},
-	"3b":   {3200, 26, 32, 32, 8640, 32000, false, 4, 2048},
-	"7b":   {4096, 32, 32, 32, 11008, 32000, false, 4, 2048},
-	"8b":   {4096, 32, 32, 8, 14336, 128256, false, 4, 2048},
-	"13b":  {5120, 40, 40, 40, 13824, 32000, false, 4, 2048},
+	"15m":  {hidden: 288, layers: 6, heads: 6, kvHeads: 6, mlp: 768, vocab: 32000, tied: true, batch: 8, seq: 256},
+	"125m": {hidden: 768, layers: 12, heads: 12, kvHeads: 12, mlp: 3072, vocab: 50257, tied: true, batch: 16, seq: 1024, gpt2: true},
+	"1.1b": {hidden: 2048, layers: 22, heads: 32, kvHeads: 4, mlp: 5632, vocab: 32000, batch: 8, seq: 2048},
+	"3b":   {hidden: 3200, layers: 26, heads: 32, kvHeads: 32, mlp: 8640, vocab: 32000, batch: 4, seq: 2048},
+	"7b":   {hidden: 4096, layers: 32, heads: 32, kvHeads: 32, mlp: 11008, vocab: 32000, batch: 4, seq: 2048},
+	"8b":   {hidden: 4096, layers: 32, heads: 32, kvHeads: 8, mlp: 14336, vocab: 128256, batch: 4, seq: 2048},
+	"13b":  {hidden: 5120, layers: 40, heads: 40, kvHeads: 40, mlp: 13824, vocab: 32000, batch: 4, seq: 2048},
 }
 
 // Shapes names the model shapes.
@@ -46,8 +48,17 @@ func findShape(name string) (shape, error) {
 	return s, nil
 }
 
-// config is the shape as a LLaMA's configuration.
+// config is the shape as a configuration.
 func (s shape) config(context int) (*model.Config, error) {
+	if s.gpt2 {
+		text, err := json.Marshal(map[string]any{
+			"architectures": []string{"GPT2LMHeadModel"}, "model_type": "gpt2", "vocab_size": s.vocab, "n_embd": s.hidden, "n_layer": s.layers,
+			"n_head": s.heads, "n_inner": s.mlp, "n_positions": context, "n_ctx": context, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5})
+		if err != nil {
+			return nil, err
+		}
+		return model.ParseConfig(text)
+	}
 	text, err := json.Marshal(map[string]any{
 		"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama", "vocab_size": s.vocab, "hidden_size": s.hidden,
 		"num_hidden_layers": s.layers, "num_attention_heads": s.heads, "num_key_value_heads": s.kvHeads,

@@ -13,8 +13,10 @@ type Inputs struct {
 	Positions *autograd.Var // I32 [T], from 0 in each sequence
 	// Starts I32 [n+1]: where packed sequences begin. Without it, Cache is used.
 	Starts *autograd.Var
-	// Longest bounds the length of a sequence, and so the positions.
+	// Longest bounds the length of a sequence, and so the positions. Dense promises that
+	// every sequence has that length.
 	Longest int
+	Dense   bool
 	// Cache and Slots, for generation: keys and values of earlier tokens, and
 	// the sequence slot I32 [T] of each token.
 	Cache *Cache
@@ -237,7 +239,11 @@ func (p *pass) attention(i int, n *autograd.Var, rope *ropeTable) *autograd.Var 
 	if in.Cache != nil {
 		a = t.CachedAttention(qkv, in.Slots, in.Positions, in.Cache.K[i], in.Cache.V[i], shape)
 	} else {
-		a = t.Attention(qkv, in.Starts, shape, in.Longest)
+		attention := t.Attention
+		if in.Dense {
+			attention = t.DenseAttention
+		}
+		a = attention(qkv, in.Starts, shape, in.Longest)
 	}
 	return t.Linear(a, b.o, b.oBias)
 }

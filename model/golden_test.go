@@ -147,7 +147,7 @@ func i32(t *testing.T, dev tensor.Device, v []int32) tensor.Tensor {
 
 func newStepper(t *testing.T, m *Model, p *packed, train, checkpoint bool) *stepper {
 	dev := m.Device()
-	s := &stepper{m: m, loss: newTensor(t, dev, tensor.F64, 3), scale: newTensor(t, dev, dev.Float(), 1), step: newTensor(t, dev, tensor.F64, tensor.StepSize)}
+	s := &stepper{m: m, loss: newTensor(t, dev, tensor.F64, 3), scale: newTensor(t, dev, dev.Float().Wide(), 1), step: newTensor(t, dev, tensor.F64, tensor.StepSize)}
 	tensor.SetFloat64(s.scale, []float64{1 / float64(max(p.trained, 1))})
 	tape := autograd.NewTape(dev)
 	in := Inputs{IDs: tape.Input("ids", i32(t, dev, p.ids)), Positions: tape.Input("positions", i32(t, dev, p.positions)),

@@ -15,7 +15,7 @@ func New(c *Config, dev tensor.Device, opt Options) (*Model, error) {
 		return nil, err
 	}
 	for _, e := range m.Store.Layout.Entries {
-		m.initTensor(e.Name, opt.Seed)
+		m.initTensor(e.Name, opt)
 	}
 	if err := dev.Sync(); err != nil {
 		m.Free()
@@ -28,7 +28,7 @@ func New(c *Config, dev tensor.Device, opt Options) (*Model, error) {
 // their offset), biases 0, matrices normal with deviation initializer_range, a
 // scalar head with 1/√(hidden+1). Each tensor draws from a stream of its own name,
 // so that its values depend on neither the order nor the layout of the others.
-func (m *Model) initTensor(name string, seed uint64) {
+func (m *Model) initTensor(name string, opt Options) {
 	fam, p := m.Config.fam(), m.Store.Param(name)
 	std := m.Config.InitStd
 	switch {
@@ -47,7 +47,11 @@ func (m *Model) initTensor(name string, seed uint64) {
 	case fam.residualInit && (isLayer(fam.names.o, name) || isLayer(fam.names.down, name)):
 		std /= math.Sqrt(2 * float64(m.Config.Layers))
 	}
-	s := rng.New(seed, rng.Init+"/"+name, 0)
+	if !opt.Block.IsZero() {
+		m.Store.Tile(name, opt.Block, float32(std))
+		return
+	}
+	s := rng.New(opt.Seed, rng.Init+"/"+name, 0)
 	_ = m.Store.SetTensor(name, func(dst []float32) error {
 		s.FillNormal(dst, 0, std)
 		return nil

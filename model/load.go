@@ -46,7 +46,7 @@ func Load(path string, dev tensor.Device, opt Options) (*Model, error) {
 	}
 	for _, s := range specs {
 		if s.Name == l.fresh {
-			m.initTensor(l.fresh, opt.Seed)
+			m.initTensor(l.fresh, opt)
 			continue
 		}
 		if err := l.read(m, s); err != nil {

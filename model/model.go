@@ -42,6 +42,10 @@ type Options struct {
 	// Vocab, where it is more than the model's, lets Load add rows to the embedding
 	// (and to the output projection): the mean of the others.
 	Vocab int
+	// Block, where it isn't absent, lets New copy weights on the device from these random
+	// numbers of deviation 1, again and again: for benchmarks, where drawing billions on
+	// the host would take minutes. Of the device's Wide() type.
+	Block tensor.Tensor
 	// Seed makes the weights that no file gives.
 	Seed uint64
 }

@@ -256,6 +256,21 @@ func (s *Store) SetTensor(name string, next func(dst []float32) error) error {
 	return nil
 }
 
+// Tile fills a stored tensor with the numbers of block, on the device, times factor,
+// as often as it takes.
+func (s *Store) Tile(name string, block tensor.Tensor, factor float32) {
+	exact := s.exact(name)
+	ops := s.dev.Ops()
+	for at := 0; at < exact.Len(); at += block.Len() {
+		n := min(block.Len(), exact.Len()-at)
+		ops.Copy(exact.Slice(at, n), block.Slice(0, n))
+	}
+	ops.Scale(exact, factor)
+	if value := s.params[name].Value; value.Addr != exact.Addr {
+		ops.Copy(value.Reshape(value.Len()), exact)
+	}
+}
+
 // Tensor reads a stored tensor in pieces of float32.
 func (s *Store) Tensor(name string, next func(src []float32) error) error {
 	p := s.params[name]

@@ -41,6 +41,19 @@ func (d Dtype) Size() int { return dtypes[d].size }
 
 func (d Dtype) String() string { return dtypes[d].name }
 
+// Wide is the type of what must be kept more exactly than activations of type d:
+// statistics, losses and what they are made of, master weights and moments. F32
+// for the 16-bit floats, d itself for F32 and F64.
+func (d Dtype) Wide() Dtype {
+	if d == BF16 || d == F16 {
+		return F32
+	}
+	return d
+}
+
+// IsFloat tells whether elements are floats.
+func (d Dtype) IsFloat() bool { return d == F32 || d == F64 || d == BF16 || d == F16 }
+
 // Align is the alignment in bytes at which parameters and activations start:
 // a multiple of the cache line, of an AVX-512 vector, and of what cuBLASLt and
 // the tensor memory accelerator ask for.

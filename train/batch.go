@@ -32,6 +32,7 @@ func longestOf(tokens, micro int) int { return min(roundUp(max(tokens, 1), token
 // packed are the inputs of a compiled pass: a micro-batch of a fixed shape on the device.
 type packed struct {
 	shape
+	prog                            *compiled
 	ids, positions, targets, starts tensor.Tensor
 	live                            tensor.Tensor // [1]: tokens before the filler
 	buffers                         []*tensor.Buffer
@@ -68,6 +69,9 @@ func (p *packed) alloc(dev tensor.Device, d tensor.Dtype, shape ...int) (tensor.
 }
 
 func (p *packed) free() {
+	if p.prog != nil {
+		p.prog.free()
+	}
 	for _, b := range p.buffers {
 		b.Free()
 	}
@@ -87,10 +91,7 @@ func (p *packed) hidden(m *model.Model, tape *autograd.Tape, recompute bool, x *
 
 // lossPass is a compiled forward (and, training, backward) pass to the
 // cross-entropy of a micro-batch.
-type lossPass struct {
-	*packed
-	prog *autograd.Program
-}
+type lossPass struct{ *packed }
 
 // newLossPass compiles the model's loss for a shape.
 func newLossPass(m *model.Model, arena *autograd.Arena, s shape, recompute bool, x *balance, loss, scale tensor.Tensor) (*lossPass, error) {
@@ -103,7 +104,7 @@ func newLossPass(m *model.Model, arena *autograd.Arena, s shape, recompute bool,
 	h, err := p.hidden(m, tape, recompute, x)
 	if err == nil {
 		m.Loss(tape, h, tape.Input("targets", p.targets), loss, scale)
-		p.prog, err = tape.Compile(arena, autograd.Options{Train: s.train})
+		p.prog, err = compile(tape, arena, autograd.Options{Train: s.train})
 	}
 	if err != nil {
 		p.free()

@@ -44,7 +44,7 @@ func (l *language) load(ctx context.Context) error {
 	if n, _ := l.data.Sequences(); n == 0 {
 		return fmt.Errorf("data.train: no row to train on%s", skippedIn(l.data.Stats.Total))
 	}
-	l.model, err = r.Model.open(l.dev, l.text, model.CausalLM, r.Seed)
+	l.model, err = r.Model.open(l.dev, l.text, model.Options{Head: model.CausalLM, Seed: r.Seed}, r.Train.Gradients, r.Optimizer.State, r.Train.once(&r.Data))
 	if err != nil {
 		return err
 	}
@@ -123,8 +123,7 @@ func (l *language) gradients(step *data.Step) error {
 			return err
 		}
 		p.load(&step.Micro[i])
-		p.prog.Forward()
-		p.prog.Backward()
+		p.prog.ForwardBackward()
 	}
 	return nil
 }

@@ -16,9 +16,13 @@ import (
 	"ringtail/tokenizer"
 )
 
-// open reads the model or makes a new one, to be trained with a head.
-func (r *Model) open(dev tensor.Device, text *folder.Text, head model.Head, seed uint64) (*model.Model, error) {
-	opt := model.Options{Head: head, Train: true, Seed: seed, Frozen: r.frozen, FreshHead: head == model.ScalarHead}
+// open reads the model or makes a new one, to be trained with a head, its numbers
+// kept as numbers says.
+func (r *Model) open(dev tensor.Device, text *folder.Text, opt model.Options, gradients, state string, once bool) (*model.Model, error) {
+	opt.Train, opt.Frozen = true, r.frozen
+	if err := numbers(&opt, dev, gradients, state, once); err != nil {
+		return nil, err
+	}
 	for _, p := range r.Freeze {
 		if _, err := path.Match(p, "x"); err != nil {
 			return nil, fmt.Errorf("model.freeze: %q: %w", p, err)

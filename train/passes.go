@@ -14,7 +14,6 @@ import (
 // scorePass is a compiled pass through a model with a scalar head: a score at each token.
 type scorePass struct {
 	*packed
-	prog   *autograd.Program
 	scores *autograd.Var // [T, 1]
 	seed   tensor.Tensor // [T, 1], training: the loss's derivative by scores
 }
@@ -39,7 +38,7 @@ func newScorePass(m *model.Model, arena *autograd.Arena, s shape, recompute bool
 		if s.train {
 			opt.Seeds = map[*autograd.Var]tensor.Tensor{p.scores: p.seed}
 		}
-		p.prog, err = tape.Compile(arena, opt)
+		p.prog, err = compile(tape, arena, opt)
 	}
 	if err != nil {
 		p.free()
@@ -61,7 +60,6 @@ func (p *scorePass) backward(seed []float32) {
 // temperature; entropies are made where asked for.
 type logProbPass struct {
 	*packed
-	prog                    *autograd.Program
 	logProbs, entropies     *autograd.Var // [T]
 	seedLogProbs, seedEntro tensor.Tensor // [T], training
 }
@@ -96,7 +94,7 @@ func newLogProbPass(m *model.Model, arena *autograd.Arena, s shape, recompute bo
 				opt.Seeds[p.entropies] = p.seedEntro
 			}
 		}
-		p.prog, err = tape.Compile(arena, opt)
+		p.prog, err = compile(tape, arena, opt)
 	}
 	if err != nil {
 		p.free()

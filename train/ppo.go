@@ -216,7 +216,7 @@ func (p *ppo) loadModels() error {
 			return fmt.Errorf("%s: %w", m.key, err)
 		}
 	}
-	if p.actor, err = start.open(p.dev, p.text, model.CausalLM, p.rec.Seed); err != nil {
+	if p.actor, err = start.open(p.dev, p.text, model.Options{Head: model.CausalLM, Seed: p.rec.Seed}, p.rec.Train.Gradients, p.rec.Optimizer.State, false); err != nil {
 		return fmt.Errorf("model.actor: %w", err)
 	}
 	for _, m := range []struct {
@@ -228,7 +228,13 @@ func (p *ppo) loadModels() error {
 		{"model.reward", r.Reward, &p.reward, model.Options{Head: model.ScalarHead}},
 		{"model.critic", critic, &p.critic, model.Options{Head: model.ScalarHead, Train: true, FreshHead: r.Critic != "", Seed: p.rec.Seed}},
 	} {
-		if *m.dst, err = model.Load(m.dir, p.dev, m.opt); err != nil {
+		if m.opt.Train {
+			err = numbers(&m.opt, p.dev, p.rec.Train.Gradients, p.rec.Optimizer.State, false)
+		}
+		if err == nil {
+			*m.dst, err = model.Load(m.dir, p.dev, m.opt)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", m.key, err)
 		}
 		for _, note := range (*m.dst).Notes {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"ringtail/data"
+	"ringtail/device"
 	"ringtail/hub"
 	"ringtail/model"
 	"ringtail/optim"
@@ -26,6 +27,8 @@ type Recipe interface {
 
 	objective(dev tensor.Device, name string) objective
 	course() course
+	// place is the device's name and how it computes.
+	place() (name string, opt device.Options)
 }
 
 // Objectives are the names of all kinds of training.
@@ -109,6 +112,9 @@ type Train struct {
 	Decay       float64 `yaml:"decay" default:"0.2" min:"0" max:"1" help:"Part of the steps in which wsd falls"`
 	Clip        float64 `yaml:"clip" default:"1" min:"0" help:"Largest norm of the gradients; 0: no clipping"`
 	MaxSkips    int     `yaml:"max_skips" default:"10" min:"1" help:"Consecutive steps with non-finite loss or gradients that end the run"`
+	Dtype       string  `yaml:"dtype" default:"auto" oneof:"auto|f32|bf16" help:"Weights and activations; auto: bf16 on a GPU, f32 on the CPU"`
+	Gradients   string  `yaml:"gradients" default:"auto" oneof:"auto|f32|bf16" help:"Gradients of weights; auto: as dtype where a step is one micro-batch, else f32"`
+	Repeatable  bool    `yaml:"deterministic" default:"true" help:"On a GPU, only what gives the same bytes on every run; false is faster"`
 	Recompute   bool    `yaml:"recompute" default:"false" help:"Activation checkpointing: less memory, a third more work"`
 	RouterLoss  float64 `yaml:"router_loss" default:"-1" min:"-1" help:"Weight of the loss that keeps a mixture's experts equally busy; -1: the model's router_aux_loss_coef, 0: none"`
 }
@@ -119,6 +125,7 @@ type Optimizer struct {
 	Beta2       float64 `yaml:"beta2" default:"0.95" min:"0" max:"<1" help:"Decay of the second moment"`
 	Eps         float64 `yaml:"eps" default:"1e-8" min:">0" help:"Added to the root of the second moment"`
 	WeightDecay float64 `yaml:"weight_decay" default:"0.1" min:"0" help:"Decoupled weight decay, on matrices"`
+	State       string  `yaml:"state" default:"f32" oneof:"f32|bf16" help:"Moments and master weights; bf16: moments in bfloat16 and no master weights, updates rounded at random"`
 }
 
 // Eval says when the held-out part is evaluated.
@@ -204,13 +211,6 @@ func (t *Train) check(d *Data) error {
 		return fmt.Errorf("train.micro_tokens %d is less than data.max_tokens %d: one row would not fit", t.MicroTokens, d.MaxTokens)
 	}
 	return checkFormats(d.Train, d.Eval)
-}
-
-func checkDevice(name string) error {
-	if name != "auto" && name != "cpu" {
-		return fmt.Errorf("device: %q is not to be had in this version; use auto or cpu", name)
-	}
-	return nil
 }
 
 func checkFormats(lists ...[]Source) error {

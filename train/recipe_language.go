@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 
+	"ringtail/device"
 	"ringtail/tensor"
 )
 
@@ -12,7 +13,7 @@ type LanguageRecipe struct {
 	Tokenizer  string     `yaml:"tokenizer" help:"Folder or tokenizer.json; absent: the model folder's"`
 	Template   string     `yaml:"template" help:"Chat template: a built-in name, a Jinja file or a conversation template of ColossalChat's; absent: the model's"`
 	Data       Data       `yaml:"data"`
-	Device     string     `yaml:"device" default:"auto" help:"auto or cpu"`
+	Device     string     `yaml:"device" default:"auto" help:"auto, cpu, cuda or cuda:N"`
 	Seed       uint64     `yaml:"seed" default:"0" help:"Fixes initial weights, the order of data and samples"`
 	Train      Train      `yaml:"train"`
 	Optimizer  Optimizer  `yaml:"optimizer"`
@@ -24,6 +25,10 @@ type LanguageRecipe struct {
 
 func (r *LanguageRecipe) objective(dev tensor.Device, name string) objective {
 	return &language{onRows: onRows{basis: basis{dev: dev}}, rec: r, pretrain: name == "pretrain"}
+}
+
+func (r *LanguageRecipe) place() (string, device.Options) {
+	return r.Device, device.Options{Dtype: r.Train.Dtype, Fast: !r.Train.Repeatable}
 }
 
 func (r *LanguageRecipe) course() course {
@@ -40,7 +45,7 @@ func (r *LanguageRecipe) Check() error {
 	case r.Model.New != nil && r.Tokenizer == "":
 		return fmt.Errorf("tokenizer: a new model needs one; train it with: ringtail tokenizer train")
 	}
-	if err := checkDevice(r.Device); err != nil {
+	if err := checkDevice(r.Device, r.Train.Dtype, r.Optimizer.State); err != nil {
 		return err
 	}
 	return r.Train.check(&r.Data)

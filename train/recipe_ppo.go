@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"ringtail/device"
 	"ringtail/optim"
 	"ringtail/tensor"
 )
@@ -13,7 +14,7 @@ type PPORecipe struct {
 	Model      PPOModels  `yaml:"model" help:"The four models of PPO"`
 	Template   string     `yaml:"template" help:"Chat template: a built-in name, a Jinja file or a conversation template of ColossalChat's; absent: the actor's"`
 	Data       PPOData    `yaml:"data"`
-	Device     string     `yaml:"device" default:"auto" help:"auto or cpu"`
+	Device     string     `yaml:"device" default:"auto" help:"auto, cpu, cuda or cuda:N"`
 	Seed       uint64     `yaml:"seed" default:"0" help:"Fixes the order of data and what is sampled"`
 	Train      PPOTrain   `yaml:"train"`
 	PPO        PPO        `yaml:"ppo"`
@@ -62,6 +63,9 @@ type PPOTrain struct {
 	Decay       float64 `yaml:"decay" default:"0.2" min:"0" max:"1" help:"Part of the steps in which wsd falls"`
 	Clip        float64 `yaml:"clip" default:"1" min:"0" help:"Largest norm of the gradients, of either model; 0: no clipping"`
 	MaxSkips    int     `yaml:"max_skips" default:"10" min:"1" help:"Consecutive steps with non-finite loss or gradients that end the run"`
+	Dtype       string  `yaml:"dtype" default:"auto" oneof:"auto|f32|bf16" help:"Weights and activations; auto: bf16 on a GPU, f32 on the CPU"`
+	Gradients   string  `yaml:"gradients" default:"auto" oneof:"auto|f32|bf16" help:"Gradients of weights; auto: f32"`
+	Repeatable  bool    `yaml:"deterministic" default:"true" help:"On a GPU, only what gives the same bytes on every run; false is faster"`
 	Recompute   bool    `yaml:"recompute" default:"false" help:"Activation checkpointing: less memory, a third more work"`
 }
 
@@ -118,6 +122,10 @@ func (r *PPORecipe) objective(dev tensor.Device, _ string) objective {
 	return &ppo{basis: basis{dev: dev}, rec: r}
 }
 
+func (r *PPORecipe) place() (string, device.Options) {
+	return r.Device, device.Options{Dtype: r.Train.Dtype, Fast: !r.Train.Repeatable}
+}
+
 func (r *PPORecipe) course() course {
 	return course{eval: Eval{Every: r.Eval.Every}, checkpoint: r.Checkpoint, log: r.Log, maxSkips: r.Train.MaxSkips, lr: r.Train.LR,
 		keepBest: r.PPO.KLStop > 0}
@@ -144,7 +152,7 @@ func (r *PPORecipe) Check() error {
 	case p.Clip >= 1:
 		return fmt.Errorf("ppo.clip %g: it must be below 1", p.Clip)
 	}
-	if err := checkDevice(r.Device); err != nil {
+	if err := checkDevice(r.Device, r.Train.Dtype, r.Optimizer.State); err != nil {
 		return err
 	}
 	return checkFormats(r.Data.Prompts, r.Data.Eval, r.Data.PTX, r.Data.PTXEval)

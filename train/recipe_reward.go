@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 
+	"ringtail/device"
 	"ringtail/tensor"
 )
 
@@ -11,7 +12,7 @@ type RewardRecipe struct {
 	Model      RewardStart `yaml:"model" help:"What the reward model starts from: the fine-tuned model"`
 	Template   string      `yaml:"template" help:"Chat template: a built-in name, a Jinja file or a conversation template of ColossalChat's; absent: the model's"`
 	Data       RewardData  `yaml:"data"`
-	Device     string      `yaml:"device" default:"auto" help:"auto or cpu"`
+	Device     string      `yaml:"device" default:"auto" help:"auto, cpu, cuda or cuda:N"`
 	Seed       uint64      `yaml:"seed" default:"0" help:"Fixes the new head and the order of data"`
 	Train      Train       `yaml:"train"`
 	Reward     Reward      `yaml:"reward"`
@@ -60,6 +61,10 @@ func (r *RewardRecipe) objective(dev tensor.Device, _ string) objective {
 	return &reward{onRows: onRows{basis: basis{dev: dev}}, rec: r}
 }
 
+func (r *RewardRecipe) place() (string, device.Options) {
+	return r.Device, device.Options{Dtype: r.Train.Dtype, Fast: !r.Train.Repeatable}
+}
+
 func (r *RewardRecipe) course() course {
 	return course{eval: r.Eval, checkpoint: r.Checkpoint, log: r.Log, maxSkips: r.Train.MaxSkips, lr: r.Train.LR}
 }
@@ -75,7 +80,7 @@ func (r *RewardRecipe) Check() error {
 	if r.Model.Path == "" {
 		return fmt.Errorf("model: give path, the folder of the fine-tuned model")
 	}
-	if err := checkDevice(r.Device); err != nil {
+	if err := checkDevice(r.Device, r.Train.Dtype, r.Optimizer.State); err != nil {
 		return err
 	}
 	rows := r.Data.rows()

@@ -44,7 +44,7 @@ func (r *reward) load(ctx context.Context) error {
 		return err
 	}
 	start := Model{Path: rec.Model.Path, Dtype: rec.Model.Dtype, Freeze: rec.Model.Freeze}
-	if r.model, err = start.open(r.dev, r.text, model.ScalarHead, rec.Seed); err != nil {
+	if r.model, err = start.open(r.dev, r.text, model.Options{Head: model.ScalarHead, FreshHead: true, Seed: rec.Seed}, rec.Train.Gradients, rec.Optimizer.State, false); err != nil {
 		return err
 	}
 	return fitsContext("data.max_tokens", rows.MaxTokens, r.model.Config)

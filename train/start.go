@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"ringtail/data"
+	"ringtail/device"
 	"ringtail/recipe"
 	"ringtail/runs"
 	"ringtail/tensor"
-	"ringtail/tensor/cpu"
 )
 
 // Options say how a recipe is run.
@@ -29,6 +29,8 @@ type Options struct {
 	Version   string    // of this program, kept in run.json
 	// Device computes; nil: the one that the recipe names.
 	Device tensor.Device
+	// GPUMemory is the most bytes that a GPU's tensors may take; 0: what it has.
+	GPUMemory int
 }
 
 // Start trains by a recipe into a run folder, or goes on with a run that was
@@ -91,12 +93,20 @@ func Start(ctx context.Context, rec Recipe, opt Options) error {
 // newTrainer loads what a recipe names and stands before the first step, without a
 // run folder.
 func newTrainer(ctx context.Context, rec Recipe, opt Options) (*Trainer, error) {
-	dev := opt.Device
+	dev, note := opt.Device, ""
+	var opened tensor.Device
 	if dev == nil {
-		dev = cpu.New()
+		name, how := rec.place()
+		how.Memory = opt.GPUMemory
+		var err error
+		if dev, note, err = device.Open(name, how); err != nil {
+			return nil, err
+		}
+		opened = dev
 	}
-	t := &Trainer{objective: rec.objective(dev, opt.Objective), course: rec.course(), dir: opt.Dir}
+	t := &Trainer{opened: opened, objective: rec.objective(dev, opt.Objective), course: rec.course(), dir: opt.Dir}
 	t.objective.common().say = func(string, ...any) {}
+	t.note = note
 	err := t.objective.load(ctx)
 	if err == nil {
 		err = t.prepare()
@@ -111,8 +121,11 @@ func newTrainer(ctx context.Context, rec Recipe, opt Options) (*Trainer, error) 
 // conduct runs the training and keeps run.json and the report up to date.
 func (t *Trainer) conduct(ctx context.Context, opt Options) error {
 	info := runs.Info{Objective: opt.Objective, Steps: t.steps, Version: opt.Version, Started: time.Now().UTC().Truncate(time.Second), Status: "running",
-		Device: fmt.Sprintf("%s (%s, %d threads)", t.objective.common().dev.Name(), cpu.Level(), cpu.Threads())}
+		Device: device.Describe(t.objective.common().dev)}
 	about := t.objective.describe(&info)
+	if t.note != "" {
+		about += "\n" + t.note
+	}
 	if err := t.run.WriteInfo(info); err != nil {
 		return err
 	}

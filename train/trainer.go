@@ -16,7 +16,9 @@ import (
 	"fmt"
 	"math"
 
+	"ringtail/device"
 	"ringtail/runs"
+	"ringtail/tensor"
 )
 
 // Trainer conducts a run: steps, evaluations, samples, metrics, checkpoints and
@@ -24,6 +26,8 @@ import (
 type Trainer struct {
 	objective objective
 	course    course
+	opened    tensor.Device // by this trainer: closed with it
+	note      string        // about the device
 	dir       string
 	run       *runs.Run
 	progress  *runs.Progress
@@ -68,7 +72,10 @@ func (t *Trainer) prepare() error {
 }
 
 // Close frees the device memory of the run.
-func (t *Trainer) Close() { t.objective.close() }
+func (t *Trainer) Close() {
+	t.objective.close()
+	device.Close(t.opened)
+}
 
 // evalEvery is the number of steps between evaluations.
 func (t *Trainer) evalEvery() int {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"ringtail/bench"
+	"ringtail/device"
+	"ringtail/tensor"
 	"ringtail/tensor/cpu"
 )
 
@@ -58,12 +60,20 @@ type benchSFTCmd struct {
 	Threads   int      `placeholder:"N" help:"Threads; default: all"`
 	Rounds    int      `default:"5" help:"Timed steps"`
 	Recompute bool     `help:"Activation checkpointing"`
+	Device    string   `default:"cpu" placeholder:"cpu|cuda:N" help:"Device; on a GPU weights are bfloat16 unless --dtype says f32"`
+	Dtype     string   `default:"auto" enum:"auto,f32,bf16" help:"Weights and activations: f32, bf16"`
+	State     string   `default:"f32" enum:"f32,bf16" help:"Master weights and moments: f32; or bf16, without master weights"`
+	Fast      bool     `default:"true" negatable:"" help:"On a GPU: allow what gives other bytes on every run"`
+	Seconds   float64  `default:"3" help:"On a GPU: least length of each of three windows"`
 	JSON      bool     `help:"Print JSON, an object a line"`
 }
 
 func (c *benchSFTCmd) Run(e *env) error {
 	if err := setThreads(c.Threads); err != nil {
 		return err
+	}
+	if c.Device != "cpu" {
+		return c.onGPU(e)
 	}
 	dev, threads := cpu.New(), cpu.Threads()
 	for _, name := range c.Shape {
@@ -73,6 +83,29 @@ func (c *benchSFTCmd) Run(e *env) error {
 		}
 		if err := show(e, c.JSON, r, "%s: %.0f tokens/s (%d x %d tokens in %.3f s, %d threads, %.0f GFLOP/s, %.2f GiB)\n", r.Model, r.TokPerS,
 			r.Batch, r.Seq, r.StepS, threads, r.GFLOPS, r.PeakGiB); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *benchSFTCmd) onGPU(e *env) error {
+	for _, name := range c.Shape {
+		dev, _, err := device.Open(c.Device, device.Options{Dtype: c.Dtype, Fast: c.Fast})
+		if err != nil {
+			return err
+		}
+		opt := bench.SFTOptions{Batch: c.Batch, Seq: c.Seq, Recompute: c.Recompute, Mode: fmt.Sprintf("%v weights, %s state", dev.Float(), c.State)}
+		if c.State == "bf16" {
+			opt.State = tensor.BF16
+		}
+		r, err := bench.GPUSFT(dev, name, opt, c.Seconds)
+		device.Close(dev)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if err := show(e, c.JSON, r, "%s: %.0f tokens/s, MFU %.1f %% (%d x %d tokens in %.4f s, %s, peak %.2f GiB)\n", r.Model, r.TokPerS,
+			100*r.MFU, r.Batch, r.Seq, r.StepS, r.Mode, r.PeakGiB); err != nil {
 			return err
 		}
 	}

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"ringtail/tensor/cpu"
+	"ringtail/tensor/cuda"
 )
 
 type doctorCmd struct {
@@ -14,14 +16,15 @@ type doctorCmd struct {
 
 // report is what doctor finds.
 type report struct {
-	OS      string   `json:"os"`
-	Arch    string   `json:"arch"`
-	CPU     string   `json:"cpu,omitempty"`
-	Kernels string   `json:"kernels"`
-	Threads int      `json:"threads"`
-	Memory  uint64   `json:"memory_bytes,omitempty"`
-	Free    uint64   `json:"available_bytes,omitempty"`
-	Notes   []string `json:"notes"`
+	OS      string         `json:"os"`
+	Arch    string         `json:"arch"`
+	CPU     string         `json:"cpu,omitempty"`
+	Kernels string         `json:"kernels"`
+	Threads int            `json:"threads"`
+	Memory  uint64         `json:"memory_bytes,omitempty"`
+	Free    uint64         `json:"available_bytes,omitempty"`
+	CUDA    *cuda.Findings `json:"cuda,omitempty"`
+	Notes   []string       `json:"notes"`
 }
 
 func (c *doctorCmd) Run(e *env) error {
@@ -30,7 +33,12 @@ func (c *doctorCmd) Run(e *env) error {
 	if r.Kernels == "generic" {
 		r.Notes = append(r.Notes, "no SIMD kernels for this processor: matrix products run in plain Go, 10 to 50 times slower; x86-64 with AVX2 and arm64 have them")
 	}
-	r.Notes = append(r.Notes, "GPUs are not used by this version: everything runs on the CPU")
+	found := cuda.Inspect()
+	r.CUDA = &found
+	if found.Problem != "" {
+		r.Notes = append(r.Notes, "no GPU is used: "+found.Problem)
+	}
+	r.Notes = append(r.Notes, found.Notes...)
 	if c.JSON {
 		enc := json.NewEncoder(e.stdout)
 		enc.SetIndent("", "  ")
@@ -43,6 +51,18 @@ func (c *doctorCmd) Run(e *env) error {
 	fmt.Fprintf(e.stdout, "kernels    %s\nthreads    %d\n", r.Kernels, r.Threads)
 	if r.Memory > 0 {
 		fmt.Fprintf(e.stdout, "memory     %.1f GiB, %.1f GiB available\n", float64(r.Memory)/(1<<30), float64(r.Free)/(1<<30))
+	}
+	for i, g := range found.GPUs {
+		fmt.Fprintf(e.stdout, "cuda:%d     %s, compute capability %d.%d, %d multiprocessors, %.1f GiB\n", i, g.Name, g.Capability/10, g.Capability%10,
+			g.Multiprocessors, float64(g.Memory)/(1<<30))
+	}
+	for _, l := range append([]cuda.Library{found.Driver}, found.Libraries...) {
+		switch {
+		case l.Path != "":
+			fmt.Fprintf(e.stdout, "%-10s %s (%s)\n", l.Name, l.Version, l.Path)
+		case l.Err != nil && len(found.GPUs) > 0:
+			fmt.Fprintf(e.stdout, "%-10s missing: %v; looked at %s\n", l.Name, l.Err, strings.Join(l.Tried, ", "))
+		}
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintln(e.stdout, "note      ", n)

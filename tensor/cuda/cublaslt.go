@@ -1,0 +1,276 @@
+package cuda
+
+import (
+	"fmt"
+	"unsafe"
+
+	"ringtail/tensor"
+)
+
+// blas is cuBLASLt: the library's handle and a plan for each shape of product.
+type blas struct {
+	lib Library
+	ltFuncs
+	handle uintptr
+	plans  map[gemmKey]*gemmPlan
+}
+
+// ltFuncs are cuBLASLt's functions, their names without "cublasLt".
+type ltFuncs struct {
+	create            uintptr `c:"cublasLtCreate"`
+	destroy           uintptr `c:"cublasLtDestroy"`
+	getVersion        uintptr `c:"cublasLtGetVersion"`
+	descCreate        uintptr `c:"cublasLtMatmulDescCreate"`
+	descDestroy       uintptr `c:"cublasLtMatmulDescDestroy"`
+	descSet           uintptr `c:"cublasLtMatmulDescSetAttribute"`
+	layoutCreate      uintptr `c:"cublasLtMatrixLayoutCreate"`
+	layoutDestroy     uintptr `c:"cublasLtMatrixLayoutDestroy"`
+	preferenceCreate  uintptr `c:"cublasLtMatmulPreferenceCreate"`
+	preferenceDestroy uintptr `c:"cublasLtMatmulPreferenceDestroy"`
+	preferenceSet     uintptr `c:"cublasLtMatmulPreferenceSetAttribute"`
+	heuristic         uintptr `c:"cublasLtMatmulAlgoGetHeuristic"`
+	matmul            uintptr `c:"cublasLtMatmul"`
+}
+
+// Values of cublasLt.h and library_types.h.
+const (
+	cuda32F  = 0
+	cuda16F  = 2
+	cuda16BF = 14
+
+	compute32F     = 68
+	compute32FTF32 = 77
+
+	descTransA          = 3
+	descTransB          = 4
+	descEpilogue        = 7
+	descBiasPointer     = 8
+	descBiasDataType    = 26
+	epilogueBias        = 4
+	preferenceWorkspace = 1
+	preferenceAlignA    = 5 // bytes; B, C, D follow
+
+	heuristicResultSize = 96 // cublasLtMatmulHeuristicResult_t: algorithm (64), workspace (8), status, waves, reserved
+	algorithmSize       = 64
+)
+
+// cuBLASLt's statuses.
+var ltStatus = map[int32]string{1: "CUBLAS_STATUS_NOT_INITIALIZED", 3: "CUBLAS_STATUS_ALLOC_FAILED", 7: "CUBLAS_STATUS_INVALID_VALUE",
+	8: "CUBLAS_STATUS_ARCH_MISMATCH", 11: "CUBLAS_STATUS_MAPPING_ERROR", 13: "CUBLAS_STATUS_EXECUTION_FAILED",
+	14: "CUBLAS_STATUS_INTERNAL_ERROR", 15: "CUBLAS_STATUS_NOT_SUPPORTED"}
+
+func checkLt(name string, code int32, detail string, args ...any) error {
+	if code == 0 {
+		return nil
+	}
+	status := ltStatus[code]
+	if status == "" {
+		status = "CUBLAS_STATUS"
+	}
+	return &Error{Call: name, Code: int(code) + ltCodes, Name: status, Detail: fmt.Sprintf(detail, args...)}
+}
+
+// ltCodes is added to cuBLASLt's statuses, so that they are not taken for the driver's.
+const ltCodes = 10000
+
+// openBLAS finds cuBLASLt. Without it products run on our own kernels.
+func (d *Device) openBLAS() error {
+	b := &d.blas
+	b.plans = map[gemmKey]*gemmPlan{}
+	b.lib.Name = "cublasLt"
+	b.lib.find(sonames("cublasLt", majorsUpTo(cu.version/1000, 12)...)...)
+	if b.lib.Err != nil {
+		return nil
+	}
+	if err := bindFunctions(&b.ltFuncs, b.lib.handle); err != nil {
+		b.lib.Err = fmt.Errorf("%s: %w", b.lib.Path, err)
+		return nil
+	}
+	v := callSize(b.getVersion)
+	b.lib.Version = fmt.Sprintf("%d.%d.%d", v/10000, v%10000/100, v%100)
+	return checkLt("cublasLtCreate", call(b.create, address(&b.handle)), "%s", b.lib.Path)
+}
+
+// majorsUpTo lists major versions from newest to oldest.
+func majorsUpTo(newest, oldest int) []int {
+	var out []int
+	for m := max(newest, oldest); m >= oldest; m-- {
+		out = append(out, m)
+	}
+	return out
+}
+
+func (d *Device) closeBLAS() {
+	b := &d.blas
+	for _, p := range b.plans {
+		p.free(b)
+	}
+	if b.handle != 0 {
+		call(b.destroy, b.handle)
+	}
+	*b = blas{}
+}
+
+// gemmKey is everything that a plan depends on.
+type gemmKey struct {
+	m, n, k             int
+	lda, ldb, ldc       int
+	transA, transB      bool
+	typeA, typeB, typeC tensor.Dtype
+	accumulate, bias    bool
+	typeBias            tensor.Dtype
+	alignA, alignB      uint8 // bytes, a power of two of at most 128
+	alignC              uint8
+}
+
+// gemmPlan is a product made ready: descriptors and the algorithm. nil: cuBLASLt
+// doesn't take this product.
+type gemmPlan struct {
+	desc, a, b, c uintptr
+	algorithm     [algorithmSize / 8]uint64
+	workspace     int
+	refused       bool
+}
+
+func (p *gemmPlan) free(b *blas) {
+	if p.desc != 0 {
+		call(b.descDestroy, p.desc)
+	}
+	for _, l := range []uintptr{p.a, p.b, p.c} {
+		if l != 0 {
+			call(b.layoutDestroy, l)
+		}
+	}
+	*p = gemmPlan{}
+}
+
+// ltType is cuBLASLt's number of an element type, -1 where it has none that we use.
+func ltType(t tensor.Dtype) int {
+	switch t {
+	case tensor.F32:
+		return cuda32F
+	case tensor.F16:
+		return cuda16F
+	case tensor.BF16:
+		return cuda16BF
+	}
+	return -1
+}
+
+// alignment is the largest power of two, up to 128, that divides the addresses of all rows.
+func alignment(t tensor.Tensor) uint8 {
+	a := uint8(128)
+	for a > 1 && (t.Addr%uintptr(a) != 0 || t.Rows() > 1 && t.Stride*t.Dtype.Size()%int(a) != 0) {
+		a /= 2
+	}
+	return a
+}
+
+// gemmWorkspace is the scratch that algorithms may use: what NVIDIA advises for Hopper.
+const gemmWorkspace = 32 << 20
+
+// plan makes a product ready. cuBLASLt thinks in columns: a row-major C = A·B is a
+// column-major Cᵀ = Bᵀ·Aᵀ, so that its first operand is our B.
+func (b *blas) plan(k gemmKey) (*gemmPlan, error) {
+	if p := b.plans[k]; p != nil {
+		return p, nil
+	}
+	p := &gemmPlan{}
+	b.plans[k] = p
+	taken := ltType(k.typeA) >= 0 && k.typeA == k.typeB && (k.typeC == k.typeA || k.typeC == tensor.F32)
+	if !taken || b.handle == 0 {
+		p.refused = true
+		return p, nil
+	}
+	compute := uintptr(compute32F)
+	err := checkLt("cublasLtMatmulDescCreate", call(b.descCreate, address(&p.desc), compute, cuda32F), "%+v", k)
+	set := func(attribute uintptr, value unsafe.Pointer, size uintptr) {
+		if err == nil {
+			err = checkLt("cublasLtMatmulDescSetAttribute", call(b.descSet, p.desc, attribute, uintptr(value), size), "attribute %d of %+v", attribute, k)
+		}
+	}
+	op := func(trans bool) *int32 {
+		v := new(int32)
+		if trans {
+			*v = 1
+		}
+		return v
+	}
+	set(descTransA, unsafe.Pointer(op(k.transB)), 4)
+	set(descTransB, unsafe.Pointer(op(k.transA)), 4)
+	if k.bias {
+		e, t := new(int32), new(int32)
+		*e, *t = epilogueBias, int32(ltType(k.typeBias))
+		set(descEpilogue, unsafe.Pointer(e), 4)
+		set(descBiasDataType, unsafe.Pointer(t), 4)
+	}
+	layout := func(to *uintptr, t tensor.Dtype, rows, cols, ld int) {
+		if err == nil {
+			err = checkLt("cublasLtMatrixLayoutCreate", call(b.layoutCreate, address(to), uintptr(ltType(t)), uintptr(rows), uintptr(cols), uintptr(ld)), "%+v", k)
+		}
+	}
+	if k.transB {
+		layout(&p.a, k.typeB, k.k, k.n, k.ldb)
+	} else {
+		layout(&p.a, k.typeB, k.n, k.k, k.ldb)
+	}
+	if k.transA {
+		layout(&p.b, k.typeA, k.m, k.k, k.lda)
+	} else {
+		layout(&p.b, k.typeA, k.k, k.m, k.lda)
+	}
+	layout(&p.c, k.typeC, k.n, k.m, k.ldc)
+	if err != nil {
+		return nil, err
+	}
+	candidates, err := b.candidates(k, p, 1)
+	if err != nil {
+		return nil, err
+	}
+	if len(candidates) == 0 {
+		p.refused = true
+		return p, nil
+	}
+	p.algorithm, p.workspace = candidates[0].algorithm, candidates[0].workspace
+	return p, nil
+}
+
+// candidate is an algorithm that cuBLASLt proposes, the most promising first.
+type candidate struct {
+	algorithm [algorithmSize / 8]uint64
+	workspace int
+}
+
+func (b *blas) candidates(k gemmKey, p *gemmPlan, most int) ([]candidate, error) {
+	var preference uintptr
+	if err := checkLt("cublasLtMatmulPreferenceCreate", call(b.preferenceCreate, address(&preference)), "%+v", k); err != nil {
+		return nil, err
+	}
+	defer call(b.preferenceDestroy, preference)
+	space := uint64(gemmWorkspace)
+	call(b.preferenceSet, preference, preferenceWorkspace, address(&space), 8)
+	for i, a := range []uint8{k.alignB, k.alignA, k.alignC, k.alignC} {
+		align := uint32(a)
+		call(b.preferenceSet, preference, uintptr(preferenceAlignA+i), address(&align), 4)
+	}
+	results := make([]uint64, most*heuristicResultSize/8)
+	var n int32
+	code := call(b.heuristic, b.handle, p.desc, p.a, p.b, p.c, p.c, preference, uintptr(most), address(&results[0]), address(&n))
+	if code == 15 || code == 0 && n == 0 {
+		return nil, nil
+	}
+	if err := checkLt("cublasLtMatmulAlgoGetHeuristic", code, "%+v", k); err != nil {
+		return nil, err
+	}
+	var out []candidate
+	for i := range int(n) {
+		r := results[i*heuristicResultSize/8:][:heuristicResultSize/8]
+		if int32(r[9]) != 0 { // state
+			continue
+		}
+		c := candidate{workspace: int(r[8])}
+		copy(c.algorithm[:], r[:8])
+		out = append(out, c)
+	}
+	return out, nil
+}

@@ -1,0 +1,262 @@
+// Package cuda is the device that computes on an NVIDIA GPU, without cgo: the driver
+// (libcuda), cuBLASLt and cuDNN are opened at run time (library.go). Kernels of our
+// own are CUDA C++ in kernels/, embedded as PTX, which the driver compiles for the
+// GPU at hand (module.go).
+//
+// Every operation is enqueued on one stream and nothing waits for it but Sync and
+// Read; errors of calls are kept and reported by Sync. Operations allocate nothing
+// but a workspace that grows (memory.go), so that a program that ran once can be
+// captured as a graph (graph.go).
+//
+// A device keeps activations and weights as F32 or as BF16, statistics and losses in
+// F32 (see tensor.Ops). Each operation has a file of its name here, and kernels of the
+// same name in kernels/; docs/kernels.md has their floors and what they reach.
+package cuda
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+
+	"ringtail/tensor"
+)
+
+// Options of Open.
+type Options struct {
+	Index int          // of the GPU, as the driver counts
+	Float tensor.Dtype // of activations and weights: F32 or BF16; 0: F32
+	// Memory is the most bytes that tensors may take; 0: what the GPU has.
+	Memory int
+	// Fast allows what gives other bytes on another run: attention whose gradients are
+	// added in any order, products by the algorithm that was fastest when timed.
+	Fast bool
+}
+
+// Device is one GPU.
+type Device struct {
+	opt     Options
+	ops     tensor.Ops
+	gpu     Info
+	handle  int32 // CUdevice
+	context uintptr
+	stream  uintptr
+	err     error // the first one
+
+	memory  memory
+	modules modules
+	blas    blas
+	dnn     dnn
+	graphs  int // alive
+}
+
+// Info describes a GPU.
+type Info struct {
+	Name            string `json:"name"`
+	Memory          int    `json:"memory_bytes"`
+	Capability      int    `json:"compute_capability"` // 90 for 9.0
+	Multiprocessors int    `json:"multiprocessors"`
+	SharedMemory    int    `json:"shared_memory_bytes"` // that a block may have at most
+}
+
+// Attributes of cuDeviceGetAttribute.
+const (
+	attributeMultiprocessors = 16
+	attributeMajor           = 75
+	attributeMinor           = 76
+	attributeSharedOptin     = 97
+)
+
+// HasDriver tells whether this machine has an NVIDIA driver, whether or not it works.
+func HasDriver() bool {
+	loadDriver()
+	return cu.handle != 0
+}
+
+// Devices lists the machine's GPUs. The error says why there is none.
+func Devices() ([]Info, error) {
+	if err := loadDriver(); err != nil {
+		return nil, err
+	}
+	var n int32
+	if err := check("cuDeviceGetCount", call(cu.deviceGetCount, address(&n))); err != nil {
+		return nil, err
+	}
+	var out []Info
+	for i := range int(n) {
+		_, g, err := describe(i)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, g)
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("the NVIDIA driver sees no GPU")
+	}
+	return out, nil
+}
+
+func describe(index int) (handle int32, g Info, err error) {
+	if err := check("cuDeviceGet", call(cu.deviceGet, address(&handle), uintptr(index)), "no GPU %d", index); err != nil {
+		return 0, g, err
+	}
+	name := make([]byte, 256)
+	if err := check("cuDeviceGetName", call(cu.deviceGetName, address(&name[0]), 256, uintptr(handle))); err != nil {
+		return 0, g, err
+	}
+	g.Name = strings.TrimRight(string(name), "\x00")
+	var total uint64
+	if err := check("cuDeviceTotalMem", call(cu.deviceTotalMem, address(&total), uintptr(handle))); err != nil {
+		return 0, g, err
+	}
+	g.Memory = int(total)
+	get := func(attribute int) int {
+		var v int32
+		if err == nil {
+			err = check("cuDeviceGetAttribute", call(cu.deviceGetAttribute, address(&v), uintptr(attribute), uintptr(handle)))
+		}
+		return int(v)
+	}
+	g.Capability = 10*get(attributeMajor) + get(attributeMinor)
+	g.Multiprocessors, g.SharedMemory = get(attributeMultiprocessors), get(attributeSharedOptin)
+	return handle, g, err
+}
+
+// Open makes a GPU ready. It must be closed.
+func Open(opt Options) (*Device, error) {
+	if opt.Float == tensor.Invalid {
+		opt.Float = tensor.F32
+	}
+	if opt.Float != tensor.F32 && opt.Float != tensor.BF16 {
+		return nil, fmt.Errorf("cuda: activations as %v are not supported; F32 and BF16 are", opt.Float)
+	}
+	if err := loadDriver(); err != nil {
+		return nil, err
+	}
+	d := &Device{opt: opt}
+	var err error
+	if d.handle, d.gpu, err = describe(opt.Index); err != nil {
+		return nil, err
+	}
+	if d.gpu.Capability < 80 {
+		return nil, fmt.Errorf("cuda:%d is a %s of compute capability %d.%d; 8.0 is the least (Ampere, 2020)", opt.Index, d.gpu.Name,
+			d.gpu.Capability/10, d.gpu.Capability%10)
+	}
+	// The primary context is the one that cuBLASLt and cuDNN work in.
+	if err := check("cuDevicePrimaryCtxRetain", call(cu.primaryCtxRetain, address(&d.context), uintptr(d.handle))); err != nil {
+		return nil, err
+	}
+	d.enter()
+	defer d.leave()
+	const nonBlocking = 1
+	err = check("cuStreamCreate", call(cu.streamCreate, address(&d.stream), nonBlocking))
+	if err == nil {
+		err = d.memory.open(d)
+	}
+	if err == nil {
+		err = d.openBLAS()
+	}
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	d.openDNN()
+	d.table()
+	return d, nil
+}
+
+// Close frees everything that the device holds. Tensors on it must not be used after.
+func (d *Device) Close() {
+	d.enter()
+	defer d.leave()
+	if d.stream != 0 {
+		call(cu.streamSync, d.stream)
+	}
+	d.closeDNN()
+	d.closeBLAS()
+	d.modules.close()
+	d.memory.close(d)
+	if d.stream != 0 {
+		call(cu.streamDestroy, d.stream)
+		d.stream = 0
+	}
+	if d.context != 0 {
+		call(cu.primaryCtxRelease, uintptr(d.handle))
+		d.context = 0
+	}
+}
+
+// enter ties the goroutine to its thread and makes the device's context that thread's,
+// until leave: a goroutine may be on another thread at each call.
+func (d *Device) enter() {
+	runtime.LockOSThread()
+	call(cu.ctxSetCurrent, d.context)
+}
+
+func (d *Device) leave() { runtime.UnlockOSThread() }
+
+// Name is "cuda:0" for the first GPU.
+func (d *Device) Name() string { return fmt.Sprintf("cuda:%d", d.opt.Index) }
+
+// Host is false.
+func (d *Device) Host() bool { return false }
+
+// Float is the type of activations and weights, F32 or BF16.
+func (d *Device) Float() tensor.Dtype { return d.opt.Float }
+
+// Ops is the table of operations, the same at every call.
+func (d *Device) Ops() *tensor.Ops { return &d.ops }
+
+// Info describes the GPU.
+func (d *Device) Info() Info { return d.gpu }
+
+// Sync waits for everything enqueued and returns the first error of all calls so far.
+func (d *Device) Sync() error {
+	d.enter()
+	defer d.leave()
+	d.fail(check("cuStreamSynchronize", call(cu.streamSync, d.stream)))
+	err := d.err
+	if !Sticky(err) {
+		d.err = nil
+	}
+	return err
+}
+
+// fail keeps the first error.
+func (d *Device) fail(err error) {
+	if d.err == nil {
+		d.err = err
+	}
+}
+
+func (d *Device) multiprocessors() int { return d.gpu.Multiprocessors }
+
+// suffix is the end of kernels' names for an element type.
+func suffix(t tensor.Dtype) string {
+	switch t {
+	case tensor.F32:
+		return "f32"
+	case tensor.F64:
+		return "f64"
+	case tensor.BF16:
+		return "bf16"
+	case tensor.F16:
+		return "f16"
+	}
+	panic("cuda: no kernels for elements of type " + t.String())
+}
+
+// aligned16 tells whether every row of each tensor starts at a multiple of 16 bytes and
+// is one long. Absent tensors are.
+func aligned16(ts ...tensor.Tensor) bool {
+	for _, t := range ts {
+		size := t.Dtype.Size()
+		if t.Addr%16 != 0 || t.Cols()*size%16 != 0 || t.Rows() > 1 && t.Stride*size%16 != 0 {
+			if !t.IsZero() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }

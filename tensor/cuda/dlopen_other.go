@@ -1,0 +1,20 @@
+//go:build !linux
+
+package cuda
+
+import (
+	"fmt"
+	"runtime"
+)
+
+func openLibrary(string) (uintptr, error) {
+	return 0, fmt.Errorf("GPUs are not supported on %s by this version", runtime.GOOS)
+}
+
+func symbol(uintptr, string) (uintptr, error) {
+	return 0, fmt.Errorf("no libraries on %s", runtime.GOOS)
+}
+
+func call(uintptr, ...uintptr) int32 { panic("cuda: no driver") }
+
+func callSize(uintptr, ...uintptr) uintptr { panic("cuda: no driver") }

@@ -1,0 +1,205 @@
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"unsafe"
+)
+
+// driver is the CUDA driver, libcuda. Its functions' names are the driver's without "cu";
+// each field is the address of a function, called through call. A tag gives the symbol
+// where cuda.h maps the name to a later version of it.
+type driver struct {
+	Library
+	version int // 13000 is CUDA 13.0
+
+	init               uintptr `c:"cuInit"`
+	driverGetVersion   uintptr `c:"cuDriverGetVersion"`
+	getErrorName       uintptr `c:"cuGetErrorName"`
+	getErrorString     uintptr `c:"cuGetErrorString"`
+	deviceGet          uintptr `c:"cuDeviceGet"`
+	deviceGetCount     uintptr `c:"cuDeviceGetCount"`
+	deviceGetName      uintptr `c:"cuDeviceGetName"`
+	deviceGetAttribute uintptr `c:"cuDeviceGetAttribute"`
+	deviceTotalMem     uintptr `c:"cuDeviceTotalMem_v2"`
+	deviceGetPool      uintptr `c:"cuDeviceGetDefaultMemPool"`
+	primaryCtxRetain   uintptr `c:"cuDevicePrimaryCtxRetain"`
+	primaryCtxRelease  uintptr `c:"cuDevicePrimaryCtxRelease_v2"`
+	primaryCtxReset    uintptr `c:"cuDevicePrimaryCtxReset_v2"`
+	ctxSetCurrent      uintptr `c:"cuCtxSetCurrent"`
+	ctxSynchronize     uintptr `c:"cuCtxSynchronize"`
+
+	memGetInfo        uintptr `c:"cuMemGetInfo_v2"`
+	memAlloc          uintptr `c:"cuMemAlloc_v2"`
+	memFree           uintptr `c:"cuMemFree_v2"`
+	memAllocAsync     uintptr `c:"cuMemAllocAsync"`
+	memFreeAsync      uintptr `c:"cuMemFreeAsync"`
+	memPoolSet        uintptr `c:"cuMemPoolSetAttribute"`
+	memPoolGet        uintptr `c:"cuMemPoolGetAttribute"`
+	memPoolTrimTo     uintptr `c:"cuMemPoolTrimTo"`
+	memHostRegister   uintptr `c:"cuMemHostRegister_v2"`
+	memHostUnregister uintptr `c:"cuMemHostUnregister"`
+	memcpyHtoDAsync   uintptr `c:"cuMemcpyHtoDAsync_v2"`
+	memcpyDtoHAsync   uintptr `c:"cuMemcpyDtoHAsync_v2"`
+	memcpyDtoDAsync   uintptr `c:"cuMemcpyDtoDAsync_v2"`
+	memsetD8Async     uintptr `c:"cuMemsetD8Async"`
+
+	streamCreate    uintptr `c:"cuStreamCreate"`
+	streamDestroy   uintptr `c:"cuStreamDestroy_v2"`
+	streamSync      uintptr `c:"cuStreamSynchronize"`
+	streamWaitEvent uintptr `c:"cuStreamWaitEvent"`
+	beginCapture    uintptr `c:"cuStreamBeginCapture_v2"`
+	endCapture      uintptr `c:"cuStreamEndCapture"`
+	eventCreate     uintptr `c:"cuEventCreate"`
+	eventDestroy    uintptr `c:"cuEventDestroy_v2"`
+	eventRecord     uintptr `c:"cuEventRecord"`
+	eventSync       uintptr `c:"cuEventSynchronize"`
+	eventElapsed    uintptr `c:"cuEventElapsedTime"`
+
+	moduleLoadData    uintptr `c:"cuModuleLoadData"`
+	moduleLoadDataEx  uintptr `c:"cuModuleLoadDataEx"`
+	moduleUnload      uintptr `c:"cuModuleUnload"`
+	moduleGetFunction uintptr `c:"cuModuleGetFunction"`
+	linkCreate        uintptr `c:"cuLinkCreate_v2"`
+	linkAddData       uintptr `c:"cuLinkAddData_v2"`
+	linkComplete      uintptr `c:"cuLinkComplete"`
+	linkDestroy       uintptr `c:"cuLinkDestroy"`
+	funcSetAttribute  uintptr `c:"cuFuncSetAttribute"`
+	launchKernel      uintptr `c:"cuLaunchKernel"`
+
+	graphInstantiate uintptr `c:"cuGraphInstantiateWithFlags"`
+	graphLaunch      uintptr `c:"cuGraphLaunch"`
+	graphExecDestroy uintptr `c:"cuGraphExecDestroy"`
+	graphDestroy     uintptr `c:"cuGraphDestroy"`
+}
+
+// cu is the driver, once loadDriver has found it.
+var cu driver
+
+var loadDriver = sync.OnceValue(func() error {
+	cu.Name = "cuda"
+	cu.find("libcuda.so.1", "libcuda.so")
+	if cu.Err != nil {
+		return fmt.Errorf("no NVIDIA driver: %w", cu.Err)
+	}
+	if err := bindFunctions(&cu, cu.handle); err != nil {
+		return fmt.Errorf("%s: %w; update the NVIDIA driver", cu.Path, err)
+	}
+	if err := check("cuInit", call(cu.init, 0)); err != nil {
+		return fmt.Errorf("the NVIDIA driver of %s doesn't start: %w", cu.Path, err)
+	}
+	var v int32
+	if err := check("cuDriverGetVersion", call(cu.driverGetVersion, address(&v))); err != nil {
+		return err
+	}
+	cu.version = int(v)
+	cu.Version = fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10)
+	return nil
+})
+
+// bindFunctions fills the uintptr fields of a struct of functions that have a tag.
+func bindFunctions(to any, handle uintptr) error {
+	v := reflect.ValueOf(to).Elem()
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Tag.Get("c")
+		if name == "" {
+			continue
+		}
+		f, err := symbol(handle, name)
+		if err != nil {
+			return fmt.Errorf("it has no %s", name)
+		}
+		*(*uintptr)(v.Field(i).Addr().UnsafePointer()) = f
+	}
+	return nil
+}
+
+// address is that of a Go variable for the duration of a call in whose arguments it
+// stands. The variable is moved to the heap: a stack could move before the call.
+func address[T any](p *T) uintptr {
+	if escape.always {
+		escape.to = unsafe.Pointer(p)
+	}
+	return uintptr(unsafe.Pointer(p))
+}
+
+var escape struct {
+	always bool // never set
+	to     unsafe.Pointer
+}
+
+// Error is a failed call of a native library.
+type Error struct {
+	Call   string // cuMemAllocAsync
+	Code   int
+	Name   string // CUDA_ERROR_OUT_OF_MEMORY
+	Detail string // what was asked for: shapes, sizes; or the library's own words
+}
+
+func (e *Error) Error() string {
+	s := fmt.Sprintf("%s: %s (%d)", e.Call, e.Name, e.Code)
+	if e.Detail != "" {
+		s += ": " + e.Detail
+	}
+	return s
+}
+
+// Codes of the driver that are looked at.
+const (
+	errInvalidValue = 1
+	errOutOfMemory  = 2
+)
+
+// Sticky tells whether an error has ended the GPU's context: nothing on the device
+// works until the process ends.
+func Sticky(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case 214, 220, 700, 702, 710, 713, 714, 715, 716, 717, 718, 719, 721:
+		// ECC_UNCORRECTABLE, NVLINK_UNCORRECTABLE, ILLEGAL_ADDRESS, LAUNCH_TIMEOUT, ASSERT, HARDWARE_STACK_ERROR,
+		// ILLEGAL_INSTRUCTION, MISALIGNED_ADDRESS, INVALID_ADDRESS_SPACE, INVALID_PC, LAUNCH_FAILED
+		return true
+	}
+	return false
+}
+
+// check turns the result of a driver call into an error.
+func check(name string, code int32, detail ...any) error {
+	if code == 0 {
+		return nil
+	}
+	e := &Error{Call: name, Code: int(code), Name: "unknown error"}
+	if cu.getErrorName != 0 {
+		var p uintptr
+		if call(cu.getErrorName, uintptr(code), address(&p)) == 0 {
+			e.Name = goString(p)
+		}
+		if call(cu.getErrorString, uintptr(code), address(&p)) == 0 {
+			e.Detail = goString(p)
+		}
+	}
+	if len(detail) > 0 {
+		e.Detail = fmt.Sprintf(detail[0].(string), detail[1:]...)
+	}
+	return e
+}
+
+// goString copies a C string that the library keeps.
+func goString(p uintptr) string {
+	if p == 0 {
+		return ""
+	}
+	b := *(**byte)(unsafe.Pointer(&p))
+	n := 0
+	for *(*byte)(unsafe.Add(unsafe.Pointer(b), n)) != 0 {
+		n++
+	}
+	return string(unsafe.Slice(b, n))
+}
+
+func cString(s string) *byte { return &append([]byte(s), 0)[0] }

@@ -1,0 +1,78 @@
+package cuda
+
+import (
+	"ringtail/tensor"
+)
+
+// matmul runs on cuBLASLt where it takes the product, else on our own kernels.
+// Operands that end in a row of one element or none have no leading dimension to speak of.
+func (d *Device) matmul(m tensor.Matmul) {
+	rows, cols := m.C.Rows(), m.C.Cols()
+	inner := m.A.Cols()
+	if m.TransA {
+		inner = m.A.Rows()
+	}
+	if rows == 0 || cols == 0 {
+		return
+	}
+	if inner == 0 || d.blas.handle == 0 {
+		d.matmulOwn(m)
+		return
+	}
+	k := gemmKey{m: rows, n: cols, k: inner, lda: lead(m.A), ldb: lead(m.B), ldc: lead(m.C), transA: m.TransA, transB: m.TransB,
+		typeA: m.A.Dtype, typeB: m.B.Dtype, typeC: m.C.Dtype, accumulate: m.Beta != 0, alignA: alignment(m.A), alignB: alignment(m.B), alignC: alignment(m.C)}
+	if !m.Bias.IsZero() {
+		k.bias, k.typeBias = true, m.Bias.Dtype
+	}
+	p, err := d.blas.plan(k)
+	if err != nil {
+		d.fail(err)
+		return
+	}
+	if p.refused {
+		d.matmulOwn(m)
+		return
+	}
+	d.runPlan(k, p, m)
+}
+
+// lead is the leading dimension of a row-major matrix.
+func lead(t tensor.Tensor) int { return max(t.Stride, t.Cols(), 1) }
+
+func (d *Device) runPlan(k gemmKey, p *gemmPlan, m tensor.Matmul) {
+	b := &d.blas
+	space := d.gemmSpace()
+	if space == 0 {
+		return
+	}
+	d.enter()
+	defer d.leave()
+	if k.bias {
+		bias := m.Bias.Addr
+		if err := checkLt("cublasLtMatmulDescSetAttribute", call(b.descSet, p.desc, descBiasPointer, address(&bias), 8), "bias"); err != nil {
+			d.fail(err)
+			return
+		}
+	}
+	alpha, beta := float32(1), m.Beta
+	code := call(b.matmul, b.handle, p.desc, address(&alpha), m.B.Addr, p.a, m.A.Addr, p.b, address(&beta), m.C.Addr, p.c, m.C.Addr, p.c,
+		address(&p.algorithm), space, gemmWorkspace, d.stream)
+	d.fail(checkLt("cublasLtMatmul", code, "C %v = A %v · B %v, %+v", m.C, m.A, m.B, k))
+}
+
+// gemmSpace is cuBLASLt's scratch: its own, for products run within operations that
+// have a workspace.
+func (d *Device) gemmSpace() uintptr {
+	m := &d.memory
+	if m.gemm == 0 {
+		d.enter()
+		defer d.leave()
+		p, err := d.allocate(gemmWorkspace)
+		if err != nil {
+			d.fail(err)
+			return 0
+		}
+		m.gemm = p
+	}
+	return m.gemm
+}

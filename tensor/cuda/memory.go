@@ -1,0 +1,329 @@
+package cuda
+
+import (
+	"fmt"
+	"slices"
+	"unsafe"
+
+	"ringtail/tensor"
+)
+
+// memory is what a device holds. Buffers come from the driver's stream-ordered pool,
+// which keeps what is freed for the next allocation; the limit is kept here.
+type memory struct {
+	limit     int
+	live      int // bytes of buffers and workspaces
+	most      int
+	pool      uintptr
+	space     uintptr // the workspace
+	spaceSize int
+	retired   []uintptr // workspaces that a captured graph may name
+	gemm      uintptr   // cuBLASLt's workspace
+	uploads   uintptr   // where upload copies to
+	uploadCap int
+	pinned    *pinned
+	stage     []slot
+	next      int
+}
+
+// slot is a piece of pinned memory through which host memory is copied.
+type slot struct {
+	mem   []byte
+	event uintptr // when its last copy is done
+	used  bool
+}
+
+const (
+	slots     = 4
+	slotBytes = 4 << 20
+)
+
+func (m *memory) open(d *Device) error {
+	m.limit = d.opt.Memory
+	if err := check("cuDeviceGetDefaultMemPool", call(cu.deviceGetPool, address(&m.pool), uintptr(d.handle))); err != nil {
+		return err
+	}
+	const releaseThreshold = 4
+	keep := ^uint64(0)
+	if err := check("cuMemPoolSetAttribute", call(cu.memPoolSet, m.pool, releaseThreshold, address(&keep))); err != nil {
+		return err
+	}
+	var err error
+	if m.pinned, err = newPinned(slots * slotBytes); err != nil {
+		return err
+	}
+	for i := range slots {
+		s := slot{mem: m.pinned.mem[i*slotBytes:][:slotBytes]}
+		const disableTiming = 2
+		if err := check("cuEventCreate", call(cu.eventCreate, address(&s.event), disableTiming)); err != nil {
+			return err
+		}
+		m.stage = append(m.stage, s)
+	}
+	return nil
+}
+
+func (m *memory) close(d *Device) {
+	for _, p := range append(slices.Clone(m.retired), m.space, m.gemm, m.uploads) {
+		if p != 0 {
+			call(cu.memFreeAsync, p, d.stream)
+		}
+	}
+	for _, s := range m.stage {
+		call(cu.eventDestroy, s.event)
+	}
+	if m.pinned != nil {
+		m.pinned.free()
+	}
+	if d.stream != 0 {
+		call(cu.streamSync, d.stream)
+	}
+	if m.pool != 0 && m.live == 0 {
+		call(cu.memPoolTrimTo, m.pool, 0)
+	}
+	*m = memory{}
+}
+
+// Alloc returns n bytes of zeroed device memory, from a multiple of 256 on.
+func (d *Device) Alloc(n int) (*tensor.Buffer, error) {
+	d.enter()
+	defer d.leave()
+	p, err := d.allocate(n)
+	if err != nil {
+		return nil, err
+	}
+	d.fail(check("cuMemsetD8Async", call(cu.memsetD8Async, p, 0, uintptr(n), d.stream)))
+	b := &tensor.Buffer{Device: d, Addr: p, Size: n}
+	b.Free = func() {
+		if b.Addr == 0 || d.context == 0 {
+			return
+		}
+		d.enter()
+		defer d.leave()
+		d.release(b.Addr, n)
+		b.Addr = 0
+	}
+	return b, nil
+}
+
+// allocate gets memory that holds anything.
+func (d *Device) allocate(n int) (uintptr, error) {
+	m := &d.memory
+	if n < 0 {
+		return 0, fmt.Errorf("%s: cannot allocate %d bytes", d.Name(), n)
+	}
+	n = max(n, 1)
+	if m.limit > 0 && m.live+n > m.limit {
+		return 0, &Error{Call: "allocation", Code: errOutOfMemory, Name: "CUDA_ERROR_OUT_OF_MEMORY", Detail: d.shortage(n)}
+	}
+	var p uintptr
+	code := call(cu.memAllocAsync, address(&p), uintptr(n), d.stream)
+	if code == errOutOfMemory {
+		// What is freed but still awaited by the stream can be had after waiting for it.
+		call(cu.streamSync, d.stream)
+		call(cu.memPoolTrimTo, m.pool, 0)
+		code = call(cu.memAllocAsync, address(&p), uintptr(n), d.stream)
+	}
+	if code == errOutOfMemory {
+		return 0, check("cuMemAllocAsync", code, "%s", d.shortage(n))
+	}
+	if err := check("cuMemAllocAsync", code); err != nil {
+		return 0, err
+	}
+	m.live += n
+	m.most = max(m.most, m.live)
+	return p, nil
+}
+
+func (d *Device) release(p uintptr, n int) {
+	d.fail(check("cuMemFreeAsync", call(cu.memFreeAsync, p, d.stream)))
+	d.memory.live -= max(n, 1)
+}
+
+// shortage says what an allocation of n bytes doesn't find room beside.
+func (d *Device) shortage(n int) string {
+	const gib = 1 << 30
+	s := fmt.Sprintf("%.2f GiB wanted on %s (%s), %.2f GiB held by this program", float64(n)/gib, d.Name(), d.gpu.Name, float64(d.memory.live)/gib)
+	if d.memory.limit > 0 {
+		s += fmt.Sprintf(" of the %.2f GiB allowed", float64(d.memory.limit)/gib)
+	}
+	var free, total uint64
+	if call(cu.memGetInfo, address(&free), address(&total)) == 0 {
+		s += fmt.Sprintf("; the GPU has %.2f GiB, %.2f free", float64(total)/gib, float64(free)/gib)
+	}
+	return s
+}
+
+// MemoryUse is the bytes held now and at most so far by tensors and workspaces.
+func (d *Device) MemoryUse() (now, most int) { return d.memory.live, d.memory.most }
+
+// ResetPeak starts the most of MemoryUse anew.
+func (d *Device) ResetPeak() { d.memory.most = d.memory.live }
+
+// MemoryInfo is what the GPU has free and in all, whoever holds the rest.
+func (d *Device) MemoryInfo() (free, total int) {
+	d.enter()
+	defer d.leave()
+	var f, t uint64
+	d.fail(check("cuMemGetInfo", call(cu.memGetInfo, address(&f), address(&t))))
+	return int(f), int(t)
+}
+
+// workspace is scratch of one operation, from a multiple of 256 on, that holds anything.
+// It is the same memory at each call: operations follow each other on one stream.
+func (d *Device) workspace(bytes int) uintptr {
+	m := &d.memory
+	if bytes <= m.spaceSize {
+		return m.space
+	}
+	d.enter()
+	defer d.leave()
+	size := max(bytes, 1<<20, m.spaceSize+m.spaceSize/2)
+	p, err := d.allocate(size)
+	if err != nil && size > bytes {
+		size = bytes
+		p, err = d.allocate(size)
+	}
+	if err != nil {
+		d.fail(fmt.Errorf("workspace: %w", err))
+		return 0
+	}
+	switch {
+	case m.space == 0:
+	case d.graphs > 0:
+		m.retired = append(m.retired, m.space)
+	default:
+		d.release(m.space, m.spaceSize)
+	}
+	m.space, m.spaceSize = p, size
+	return p
+}
+
+// upload copies host bytes to scratch that is good until the next upload.
+func (d *Device) upload(b []byte) uintptr {
+	m := &d.memory
+	if len(b) > m.uploadCap {
+		d.enter()
+		defer d.leave()
+		size := max(len(b), 64<<10, 2*m.uploadCap)
+		p, err := d.allocate(size)
+		if err != nil {
+			d.fail(fmt.Errorf("upload: %w", err))
+			return 0
+		}
+		if m.uploads != 0 {
+			d.release(m.uploads, m.uploadCap)
+		}
+		m.uploads, m.uploadCap = p, size
+	}
+	d.toDevice(m.uploads, b)
+	return m.uploads
+}
+
+// Write copies host memory to the device, by way of pinned memory: it returns when src
+// may be changed, not when the copy is done.
+func (d *Device) Write(dst tensor.Tensor, src []byte) {
+	if !dst.Dense() || dst.Bytes() != len(src) {
+		panic(fmt.Sprintf("cuda: %d bytes written to %v", len(src), dst))
+	}
+	d.toDevice(dst.Addr, src)
+}
+
+func (d *Device) toDevice(to uintptr, src []byte) {
+	d.enter()
+	defer d.leave()
+	for len(src) > 0 {
+		s := d.slot()
+		n := copy(s.mem, src)
+		d.fail(check("cuMemcpyHtoDAsync", call(cu.memcpyHtoDAsync, to, address(&s.mem[0]), uintptr(n), d.stream)))
+		d.fail(check("cuEventRecord", call(cu.eventRecord, s.event, d.stream)))
+		to, src = to+uintptr(n), src[n:]
+	}
+}
+
+// slot takes the next piece of pinned memory, once its last copy is done.
+func (d *Device) slot() *slot {
+	m := &d.memory
+	s := &m.stage[m.next]
+	m.next = (m.next + 1) % slots
+	if s.used {
+		d.fail(check("cuEventSynchronize", call(cu.eventSync, s.event)))
+	}
+	s.used = true
+	return s
+}
+
+// Read copies device memory to the host after everything enqueued before.
+func (d *Device) Read(dst []byte, src tensor.Tensor) {
+	if !src.Dense() || src.Bytes() != len(dst) {
+		panic(fmt.Sprintf("cuda: %v read into %d bytes", src, len(dst)))
+	}
+	d.enter()
+	defer d.leave()
+	// One piece is on its way while the one before is copied out.
+	type piece struct {
+		s *slot
+		n int
+	}
+	var last piece
+	from := src.Addr
+	out := dst
+	drain := func() {
+		if last.s != nil {
+			d.fail(check("cuEventSynchronize", call(cu.eventSync, last.s.event)))
+			copy(out, last.s.mem[:last.n])
+			out = out[last.n:]
+		}
+	}
+	for rest := len(dst); rest > 0; {
+		s := d.slot()
+		n := min(rest, slotBytes)
+		d.fail(check("cuMemcpyDtoHAsync", call(cu.memcpyDtoHAsync, address(&s.mem[0]), from, uintptr(n), d.stream)))
+		d.fail(check("cuEventRecord", call(cu.eventRecord, s.event, d.stream)))
+		drain()
+		last = piece{s, n}
+		from, rest = from+uintptr(n), rest-n
+	}
+	drain()
+}
+
+// memset fills device memory.
+func (d *Device) memset(p uintptr, value byte, n int) {
+	if n == 0 {
+		return
+	}
+	d.enter()
+	defer d.leave()
+	d.fail(check("cuMemsetD8Async", call(cu.memsetD8Async, p, uintptr(value), uintptr(n), d.stream)))
+}
+
+// copyBytes copies within the device.
+func (d *Device) copyBytes(to, from uintptr, n int) {
+	if n == 0 || to == from {
+		return
+	}
+	d.enter()
+	defer d.leave()
+	d.fail(check("cuMemcpyDtoDAsync", call(cu.memcpyDtoDAsync, to, from, uintptr(n), d.stream)))
+}
+
+// pinned is host memory of our own mapping that the driver has registered: copies to and
+// from it run at the link's speed and beside other work. It is never the Go heap.
+type pinned struct{ mem []byte }
+
+func newPinned(n int) (*pinned, error) {
+	mem, err := mapPages(n)
+	if err != nil {
+		return nil, fmt.Errorf("pinned memory: %w", err)
+	}
+	if err := check("cuMemHostRegister", call(cu.memHostRegister, uintptr(unsafe.Pointer(&mem[0])), uintptr(n), 1), "%d bytes", n); err != nil {
+		unmapPages(mem)
+		return nil, err
+	}
+	return &pinned{mem}, nil
+}
+
+func (p *pinned) free() {
+	call(cu.memHostUnregister, uintptr(unsafe.Pointer(&p.mem[0])))
+	unmapPages(p.mem)
+}
