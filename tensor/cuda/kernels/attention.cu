@@ -123,7 +123,8 @@ DEVICE void load(const AttentionArgs& a, T* tile, const T* from, u64 stride, int
     }
 }
 
-// c [16·MT, N] += x·yᵀ of this warp's rows x [16·MT, D] and rows y [N, D].
+// c [16·MT, N] += x·yᵀ of this warp's rows x [16·MT, D] and rows y [N, D]. Pieces of y are loaded
+// one ahead of the products that take them.
 template <class T, int D, int MT, int N> DEVICE void addProductTransposed(float (&c)[MT][N / 8][4], const T* x, const T* y) {
     constexpr int pitch = Tile<D>::pitch;
     int lane = threadIdx.x % 32;
@@ -134,14 +135,15 @@ template <class T, int D, int MT, int N> DEVICE void addProductTransposed(float 
         u32 xs[MT][4];
         #pragma unroll
         for (int m = 0; m < MT; m++) ldmatrix4(xs[m], x + m * 16 * pitch + k * 16);
+        u32 ys[2][4];
+        ldmatrix4(ys[0], y + k * 16);
         #pragma unroll
         for (int n = 0; n < N / 16; n++) {
-            u32 ys[4];
-            ldmatrix4(ys, y + n * 16 * pitch + k * 16);
+            if (n + 1 < N / 16) ldmatrix4(ys[(n + 1) % 2], y + (n + 1) * 16 * pitch + k * 16);
             #pragma unroll
             for (int m = 0; m < MT; m++) {
-                mma(c[m][2 * n], xs[m], ys[0], ys[1], T{});
-                mma(c[m][2 * n + 1], xs[m], ys[2], ys[3], T{});
+                mma(c[m][2 * n], xs[m], ys[n % 2][0], ys[n % 2][1], T{});
+                mma(c[m][2 * n + 1], xs[m], ys[n % 2][2], ys[n % 2][3], T{});
             }
         }
     }
@@ -152,18 +154,18 @@ template <class T, int D, int MT, int K> DEVICE void addProduct(float (&c)[MT][D
     constexpr int pitch = Tile<D>::pitch;
     int lane = threadIdx.x % 32;
     y += lane % 16 * pitch + lane / 16 * 8;
+    u32 ys[2][4];
+    ldmatrix4Trans(ys[0], y);
     #pragma unroll
-    for (int k = 0; k < K / 16; k++)
+    for (int i = 0; i < K / 16 * (D / 16); i++) {
+        int k = i / (D / 16), n = i % (D / 16), next = i + 1;
+        if (next < K / 16 * (D / 16)) ldmatrix4Trans(ys[next % 2], y + next / (D / 16) * 16 * pitch + next % (D / 16) * 16);
         #pragma unroll
-        for (int n = 0; n < D / 16; n++) {
-            u32 ys[4];
-            ldmatrix4Trans(ys, y + k * 16 * pitch + n * 16);
-            #pragma unroll
-            for (int m = 0; m < MT; m++) {
-                mma(c[m][2 * n], x[m][k], ys[0], ys[1], T{});
-                mma(c[m][2 * n + 1], x[m][k], ys[2], ys[3], T{});
-            }
+        for (int m = 0; m < MT; m++) {
+            mma(c[m][2 * n], x[m][k], ys[i % 2][0], ys[i % 2][1], T{});
+            mma(c[m][2 * n + 1], x[m][k], ys[i % 2][2], ys[i % 2][3], T{});
         }
+    }
 }
 
 // A product's result becomes a left operand.

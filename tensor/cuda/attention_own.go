@@ -1,0 +1,123 @@
+package cuda
+
+import (
+	"fmt"
+
+	"ringtail/tensor"
+)
+
+// attentionArgs is AttentionArgs of attention.cu and attention_f32.cu.
+type attentionArgs struct {
+	QKV, DOut, Out, DQKV, LSE, Delta, Starts                uintptr
+	QKVStride, DOutStride, OutStride, DQKVStride, LSEStride uint64
+	Heads, KVHeads, HeadDim, Tokens, Sequences              int32
+	Window, ALiBi, Vector                                   int32
+	Scale, SoftCap                                          float32
+}
+
+// flash is a shape of attention.cu's kernels: rows of a tile and bytes of shared memory of each.
+type flash struct {
+	headDim int
+	general bool
+	forward tile // queries, keys at a time
+	queries tile // backward: queries, keys at a time
+	keys    tile // backward: keys, queries at a time
+	split   int  // blocks that share a tile of backward's keys
+}
+
+// tile is the rows that a block takes and those it takes them with at a time.
+type tile struct{ rows, step int }
+
+// flashes are in the order of preference. Each block has 4 warps of 16 or 32 rows.
+var flashes = []flash{
+	{32, false, tile{128, 128}, tile{128, 64}, tile{128, 64}, 1},
+	{64, false, tile{128, 64}, tile{128, 64}, tile{128, 64}, 1},
+	{80, false, tile{128, 64}, tile{128, 32}, tile{64, 64}, 1},
+	{96, false, tile{128, 64}, tile{128, 32}, tile{64, 64}, 1},
+	{128, false, tile{128, 64}, tile{128, 32}, tile{64, 64}, 1},
+	{256, false, tile{64, 32}, tile{64, 32}, tile{64, 32}, 2},
+	{64, true, tile{64, 64}, tile{64, 32}, tile{64, 64}, 1},
+	{128, true, tile{64, 64}, tile{64, 32}, tile{64, 64}, 1},
+	{256, true, tile{64, 32}, tile{64, 32}, tile{64, 32}, 2},
+}
+
+// flashFor is the shape for a problem. It has none for float32 and for heads of more than 256 columns.
+func flashFor(a tensor.AttentionShape, aligned bool, t tensor.Dtype) (flash, bool) {
+	if t == tensor.F32 {
+		return flash{}, false
+	}
+	// The plain kernels take the largest product for the largest score.
+	plain := aligned && a.SoftCap <= 0 && !a.ALiBi && a.Scale > 0
+	for _, f := range flashes {
+		if f.general && a.HeadDim <= f.headDim || plain && !f.general && a.HeadDim == f.headDim {
+			return f, true
+		}
+	}
+	return flash{}, false
+}
+
+func (f flash) kernel(what string, t tensor.Dtype) string {
+	general := ""
+	if f.general {
+		general = "_general"
+	}
+	return fmt.Sprintf("attention.%s_%d%s_%s", what, f.headDim, general, suffix(t))
+}
+
+// shared is the bytes of n rows, which stand 16 bytes further apart than they are long.
+func (f flash) shared(rows int) int { return rows * (f.headDim + 8) * 2 }
+
+func (d *Device) attentionArgs(a tensor.AttentionShape, qkv, o, lse, starts tensor.Tensor, aligned bool) *attentionArgs {
+	return &attentionArgs{
+		QKV: qkv.Addr, Out: o.Addr, LSE: lse.Addr, Starts: starts.Addr,
+		QKVStride: uint64(qkv.Stride), OutStride: uint64(o.Stride), LSEStride: uint64(lse.Stride),
+		Heads: int32(a.Heads), KVHeads: int32(a.KVHeads), HeadDim: int32(a.HeadDim), Tokens: int32(qkv.Rows()), Sequences: int32(starts.Len() - 1),
+		Window: int32(a.Window), ALiBi: flag(a.ALiBi), Vector: flag(aligned), Scale: a.Scale, SoftCap: a.SoftCap,
+	}
+}
+
+// items is the work items of a launch over tiles of sequences (findWork in attention.cu).
+func (a *attentionArgs) items(rows int) int { return int(a.Tokens)/rows + int(a.Sequences) }
+
+// Shapes of attention_f32.cu's kernels: the side of a tile, and its bytes in shared memory.
+const (
+	simtSide = 64
+	simtTile = 4 * simtSide * (simtSide + 1)
+)
+
+func (d *Device) ownAttention(a tensor.Attention) {
+	aligned := alignedHeads(a.HeadDim, a.QKV, a.O)
+	args, t := d.attentionArgs(a.AttentionShape, a.QKV, a.O, a.LSE, a.Starts, aligned), a.QKV.Dtype
+	if f, ok := flashFor(a.AttentionShape, aligned, t); ok {
+		launch(d, f.kernel("forward", t), grid{X: args.items(f.forward.rows), Y: a.Heads, Threads: 128,
+			Shared: f.shared(f.forward.rows + 2*f.forward.step)}, args)
+		return
+	}
+	launch(d, "attention_f32.forward_"+suffix(t), grid{X: args.items(simtSide), Y: a.Heads, Z: ceilDiv(a.HeadDim, simtSide), Threads: 256,
+		Shared: 3*simtTile + 4*simtSide}, args)
+}
+
+func (d *Device) ownAttentionBackward(a tensor.AttentionBackward) {
+	aligned := alignedHeads(a.HeadDim, a.QKV, a.O, a.DO, a.DQKV)
+	args, t := d.attentionArgs(a.AttentionShape, a.QKV, a.O, a.LSE, a.Starts, aligned), a.QKV.Dtype
+	args.DOut, args.DOutStride, args.DQKV, args.DQKVStride = a.DO.Addr, uint64(a.DO.Stride), a.DQKV.Addr, uint64(a.DQKV.Stride)
+	rows := a.Heads * a.QKV.Rows()
+	args.Delta = d.workspace(4 * rows)
+	if f, ok := flashFor(a.AttentionShape, aligned, t); ok {
+		launch(d, "attention.delta_"+suffix(t), grid{X: ceilDiv(rows, 16), Threads: 256}, args)
+		launch(d, f.kernel("backward_keys", t), grid{X: args.items(f.keys.rows), Y: a.KVHeads, Z: f.split, Threads: 128,
+			Shared: f.shared(2*f.keys.rows+4*f.keys.step) + 2*8*f.keys.step}, args)
+		launch(d, f.kernel("backward_queries", t), grid{X: args.items(f.queries.rows), Y: a.Heads, Threads: 128,
+			Shared: f.shared(2*f.queries.rows + 4*f.queries.step)}, args)
+		return
+	}
+	launch(d, "attention_f32.delta_"+suffix(t), grid{X: ceilDiv(rows, 8), Threads: 256}, args)
+	columns := ceilDiv(a.HeadDim, simtSide)
+	launch(d, "attention_f32.backward_keys_"+suffix(t), grid{X: args.items(simtSide), Y: a.KVHeads, Z: columns, Threads: 256, Shared: 4 * simtTile}, args)
+	launch(d, "attention_f32.backward_queries_"+suffix(t), grid{X: args.items(simtSide), Y: a.Heads, Z: columns, Threads: 256, Shared: 3 * simtTile}, args)
+}
+
+// alignedHeads tells whether every head of every row starts at a multiple of 16 bytes.
+func alignedHeads(headDim int, ts ...tensor.Tensor) bool {
+	return aligned16(ts...) && headDim*ts[0].Dtype.Size()%16 == 0
+}
