@@ -32,7 +32,7 @@ template <bool warps> DEVICE float groupSum(float v, float* scratch) {
 }
 
 template <class T, int N, int K, bool warps, bool layer> DEVICE void norm(const NormArgs& a) {
-    SHARED float scratch[2][32];
+    SHARED float scratch[3][32];
     u32 group = warps ? 32 : blockDim.x, lane = warps ? threadIdx.x % 32 : threadIdx.x;
     u64 row = warps ? u64(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32 : blockIdx.x;
     if (row >= a.rows) return; // the whole group
@@ -57,7 +57,7 @@ template <class T, int N, int K, bool warps, bool layer> DEVICE void norm(const 
                 storeElements(sum + u64(c) * N, s[k]);
             }
     }
-    float mean = 0, squares = 0;
+    float mean = 0, squares = 0, left = 0;
     if (layer) {
         float total = 0;
         for (int k = 0; k < K; k++)
@@ -69,18 +69,25 @@ template <class T, int N, int K, bool warps, bool layer> DEVICE void norm(const 
             for (int i = 0; i < N; i++) {
                 s[k][i] -= mean;
                 squares += s[k][i] * s[k][i];
+                if (layer) left += s[k][i];
             }
-    float rstd = 1 / sqrtf(groupSum<warps>(squares, scratch[1]) / a.h + a.eps);
+    squares = groupSum<warps>(squares, scratch[1]) / a.h;
+    float rest = 0;
+    if (layer) { // what rounding left of the mean
+        rest = groupSum<warps>(left, scratch[2]) / a.h;
+        squares -= rest * rest;
+    }
+    float rstd = 1 / sqrtf(squares + a.eps);
     if (lane == 0) {
         a.rstd[row] = rstd;
-        if (layer) a.mean[row] = mean;
+        if (layer) a.mean[row] = rest == rest ? mean + rest : mean; // infinite means have no rest
     }
     T* y = static_cast<T*>(a.y) + row * a.ys;
     for (int k = 0; k < K; k++)
         if (u32 c = k * group + lane; c < units) {
             float w[N];
             loadElements(static_cast<const T*>(a.w) + u64(c) * N, w);
-            for (int i = 0; i < N; i++) s[k][i] *= rstd * (w[i] + a.offset);
+            for (int i = 0; i < N; i++) s[k][i] = (s[k][i] - rest) * (rstd * (w[i] + a.offset));
             if (layer && a.bias) {
                 loadElements(static_cast<const T*>(a.bias) + u64(c) * N, w);
                 for (int i = 0; i < N; i++) s[k][i] += w[i];
@@ -91,7 +98,7 @@ template <class T, int N, int K, bool warps, bool layer> DEVICE void norm(const 
 
 // One block a row of any length: sums are read again from Sum, each element by the thread that wrote it.
 template <class T, bool layer> DEVICE void normLong(const NormArgs& a) {
-    SHARED float scratch[2][32];
+    SHARED float scratch[3][32];
     u64 row = blockIdx.x;
     const T* s = static_cast<const T*>(a.x) + row * a.xs;
     if (a.delta) {
@@ -100,7 +107,7 @@ template <class T, bool layer> DEVICE void normLong(const NormArgs& a) {
         for (u32 j = threadIdx.x; j < a.h; j += blockDim.x) sum[j] = fromFloat<T>(toFloat(s[j]) + toFloat(delta[j]));
         s = sum;
     }
-    float mean = 0, squares = 0;
+    float mean = 0, squares = 0, left = 0;
     if (layer) {
         float total = 0;
         for (u32 j = threadIdx.x; j < a.h; j += blockDim.x) total += toFloat(s[j]);
@@ -109,14 +116,21 @@ template <class T, bool layer> DEVICE void normLong(const NormArgs& a) {
     for (u32 j = threadIdx.x; j < a.h; j += blockDim.x) {
         float d = toFloat(s[j]) - mean;
         squares += d * d;
+        left += d;
     }
-    float rstd = 1 / sqrtf(groupSum<false>(squares, scratch[1]) / a.h + a.eps);
+    squares = groupSum<false>(squares, scratch[1]) / a.h;
+    float rest = 0;
+    if (layer) {
+        rest = groupSum<false>(left, scratch[2]) / a.h;
+        squares -= rest * rest;
+    }
+    float rstd = 1 / sqrtf(squares + a.eps);
     if (threadIdx.x == 0) {
         a.rstd[row] = rstd;
-        if (layer) a.mean[row] = mean;
+        if (layer) a.mean[row] = rest == rest ? mean + rest : mean; // infinite means have no rest
     }
     for (u32 j = threadIdx.x; j < a.h; j += blockDim.x) {
-        float y = (toFloat(s[j]) - mean) * rstd * (toFloat(static_cast<const T*>(a.w)[j]) + a.offset);
+        float y = (toFloat(s[j]) - mean - rest) * rstd * (toFloat(static_cast<const T*>(a.w)[j]) + a.offset);
         if (layer && a.bias) y += toFloat(static_cast<const T*>(a.bias)[j]);
         static_cast<T*>(a.y)[row * a.ys + j] = fromFloat<T>(y);
     }
@@ -195,7 +209,7 @@ template <class T, int N, int K, bool warps, bool layer> DEVICE void normBackwar
                 float out[N];
                 for (int i = 0; i < N; i++) {
                     float n = (s[k].of(i) - mean) * rstd, g = y[k].of(i) * (w[k].of(i) + a.offset);
-                    out[i] = rstd * (g - sum - n * dot);
+                    out[i] = rstd * (fmaf(-n, dot, g) - sum); // g enters rounded, as into sum: they may cancel
                 }
                 if (a.dsum)
                     for (int i = 0; i < N; i++) out[i] += d[k].of(i);
@@ -244,7 +258,7 @@ template <class T, bool layer> DEVICE void normBackwardLong(const NormBackwardAr
     sum = layer ? groupSum<false>(sum, scratch[1]) / a.h : 0;
     T* dx = static_cast<T*>(a.dx) + row * a.xs;
     for (u32 j = threadIdx.x; j < a.h; j += blockDim.x) {
-        float out = rstd * (toFloat(dy[j]) * (toFloat(w[j]) + a.offset) - sum - (toFloat(s[j]) - mean) * rstd * dot);
+        float g = toFloat(dy[j]) * (toFloat(w[j]) + a.offset), out = rstd * (fmaf(-(toFloat(s[j]) - mean) * rstd, dot, g) - sum);
         if (a.dsum) out += toFloat(static_cast<const T*>(a.dsum)[row * a.ds + j]);
         if (a.accumulate) out += toFloat(dx[j]);
         dx[j] = fromFloat<T>(out);
