@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -734,10 +735,19 @@ func BenchmarkLaunch(b *testing.B) {
 		name            string
 		blocks, threads int
 	}{{"add_one", 1, 256}, {"add_one", 1024, 256}, {"shuffles", 128, 256}, {"reverse", 128, 256}} {
-		b.Run(c.name, func(b *testing.B) {
-			for b.Loop() {
-				run(e, "selftest."+c.name, c.blocks, c.threads, 1024, mapArgs{x, x, 1 << 20, 0})
+		b.Run(fmt.Sprintf("%s/%d", c.name, c.blocks), func(b *testing.B) {
+			launch, err := purego.Dlsym(e.handle, "cuLaunchKernel")
+			if err != nil {
+				b.Fatal(err)
 			}
+			f, args := e.function("selftest."+c.name), []mapArgs{{x, x, 1 << 20, 0}}
+			params := []uintptr{at(args)}
+			for b.Loop() {
+				if code, _, _ := purego.SyscallN(launch, f, uintptr(c.blocks), 1, 1, uintptr(c.threads), 1, 1, 1024, e.stream, at(params), 0); code != 0 {
+					b.Fatal(code)
+				}
+			}
+			runtime.KeepAlive(args)
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*c.blocks*c.threads), "ns/thread")
 		})
 	}

@@ -117,20 +117,15 @@ type builder struct {
 // library compiles each source to an object and links them. Objects are kept by a hash of
 // all that goes into them: after a change of one family only it is compiled.
 func (b *builder) library(families, parts []string) (string, error) {
-	var headers []byte
-	for _, pattern := range []string{"kernels/*.cuh", "emulator/*.h", "emulator/runtime/*.h"} {
-		paths, err := filepath.Glob(filepath.Join(b.device, pattern))
-		if err != nil {
-			return "", err
-		}
-		for _, path := range paths {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				return "", err
-			}
-			headers = append(headers, text...)
-		}
+	forKernels, err := b.headers("kernels/*.cuh", "emulator/*.h")
+	if err != nil {
+		return "", err
 	}
+	forParts, err := b.headers("emulator/runtime/*.h")
+	if err != nil {
+		return "", err
+	}
+	forParts = append(forParts, forKernels...)
 	sources := append(slices.Clone(families), parts...)
 	objects, errs := make([]string, len(sources)), make([]error, len(sources))
 	var wait sync.WaitGroup
@@ -139,7 +134,11 @@ func (b *builder) library(families, parts []string) (string, error) {
 		wait.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			objects[i], errs[i] = b.object(path, i < len(families), headers)
+			if i < len(families) {
+				objects[i], errs[i] = b.object(path, true, forKernels)
+			} else {
+				objects[i], errs[i] = b.object(path, false, forParts)
+			}
 		})
 	}
 	wait.Wait()
@@ -150,6 +149,25 @@ func (b *builder) library(families, parts []string) (string, error) {
 	return b.make(name, func(out string) *exec.Cmd {
 		return exec.Command(b.compiler, append([]string{"-shared", "-pthread", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-o", out}, objects...)...)
 	})
+}
+
+// headers is the text of all headers that a source may include, for its hash.
+func (b *builder) headers(patterns ...string) ([]byte, error) {
+	var all []byte
+	for _, pattern := range patterns {
+		paths, err := filepath.Glob(filepath.Join(b.device, pattern))
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, text...)
+		}
+	}
+	return all, nil
 }
 
 // object compiles a family, in a namespace of its own, or a part of the emulator.
@@ -174,9 +192,19 @@ func (b *builder) object(path string, family bool, headers []byte) (string, erro
 	})
 }
 
-// make runs a command that writes a file and moves it to its name in the cache, unless it is there.
+// make runs a command that writes a file and moves it to its name in the cache, unless it
+// is there. Of several processes that want the same file one makes it.
 func (b *builder) make(name string, command func(out string) *exec.Cmd) (string, error) {
 	path := filepath.Join(b.cache, name)
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	digits := name[:strings.LastIndexByte(name, '.')]
+	unlock, err := lockFile(filepath.Join(b.cache, "lock-"+digits[len(digits)-2:])) // one of 256: locks are never removed
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}

@@ -374,29 +374,37 @@ void Worker::run(Job* j) {
         if (++x == l.block.x) x = 0, y++;
         if (y == l.block.y) y = 0, z++;
     }
-    // Static shared memory is that of all kernels. Before a worker's first block all of it is
-    // filled, before the others what that block has changed.
-    touched.assign(1, {0, staticBytes});
-    for (bool first = true; !j->failed; first = false) {
+    // Static shared memory is that of all kernels. All of it is filled before the first block
+    // of some launches, which shows what this kernel uses; that much is filled before the others.
+    Uses& uses = used[l.kernel];
+    bool learn = uses.launches++ % 8 == 0;
+    for (;;) {
         u64 i = j->next++;
-        if (i >= j->blocks) break;
+        if (i >= j->blocks || j->failed) break;
+        if (learn) memset(staticBase, 0xff, staticBytes);
+        else for (const Range& r : uses.ranges) memset(staticBase + r.first, 0xff, r.bytes);
         active = true;
         runBlock(u64(((unsigned __int128)i * j->stride + j->offset) % j->blocks));
         active = false;
-        if (first) findTouched();
+        if (learn) findTouched(uses.ranges);
+        learn = false;
     }
     here.thread = nullptr;
 }
 
-void Worker::findTouched() {
+void Worker::findTouched(std::vector<Range>& ranges) const {
     const size_t step = 64;
-    touched.clear();
+    std::vector<bool> touched((staticBytes + step - 1) / step);
+    for (const Range& r : ranges) {
+        for (size_t i = r.first; i < r.first + r.bytes; i += step) touched[i / step] = true;
+    }
+    ranges.clear();
     for (size_t i = 0; i < staticBytes; i += step) {
         size_t n = staticBytes - i < step ? staticBytes - i : step;
         const u8* p = staticBase + i;
-        if (p[0] == 0xff && !memcmp(p, p + 1, n - 1)) continue; // all bytes are alike
-        if (!touched.empty() && touched.back().first + touched.back().bytes == i) touched.back().bytes += n;
-        else touched.push_back({i, n});
+        if (!touched[i / step] && p[0] == 0xff && !memcmp(p, p + 1, n - 1)) continue; // all its bytes are as they were
+        if (!ranges.empty() && ranges.back().first + ranges.back().bytes == i) ranges.back().bytes += n;
+        else ranges.push_back({i, n});
     }
 }
 
@@ -404,7 +412,6 @@ void Worker::runBlock(u64 block) {
     const Launch& l = job->launch;
     blockIdx = {u32(block % l.grid.x), u32(block / l.grid.x % l.grid.y), u32(block / l.grid.x / l.grid.y)};
     if (l.shared) memset(dynamicBase, 0xff, sharedEnd - dynamicBase);
-    for (const Range& r : touched) memset(staticBase + r.first, 0xff, r.bytes);
     u64 random = mix(job->seed ^ mix(block));
     live = size;
     arrived = 0;

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <pthread.h>
+#include <unordered_map>
 
 namespace emulator {
 
@@ -45,6 +46,11 @@ struct Job {
 };
 
 struct Range { size_t first, bytes; };
+// What a kernel uses of static shared memory, as far as its launches have shown.
+struct Uses {
+    u64 launches = 0;
+    std::vector<Range> ranges;
+};
 
 // A thread of the system as it runs blocks.
 struct Worker {
@@ -59,7 +65,7 @@ struct Worker {
     u8* sharedEnd = nullptr; // dynamic shared memory ends here, before a page without access
     u8 *dynamicBase = nullptr, *staticBase = nullptr;
     size_t staticBytes;
-    std::vector<Range> touched; // parts of static shared memory
+    std::unordered_map<const Kernel*, Uses> used;
     pthread_t owner;
     std::atomic<bool> active{false};
     u8* emergency = nullptr; // top of the stack on which a segmentation fault is reported
@@ -67,7 +73,7 @@ struct Worker {
     void prepare();
     void run(Job*);
     void runBlock(u64 block);
-    void findTouched();
+    void findTouched(std::vector<Range>& ranges) const;
     bool isShared(const void* p, size_t bytes) const;
 };
 

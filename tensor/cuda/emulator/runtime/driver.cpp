@@ -702,12 +702,14 @@ EXPORT CUresult cuModuleLoadDataEx(void** module, const void* image, u32, int*, 
 EXPORT CUresult cuModuleUnload(void* module) { delete static_cast<Module*>(module); return Success; }
 EXPORT CUresult cuModuleGetFunction(void** function, void*, const char* name) {
     Kernel* found = nullptr;
+    const char* dot = strchr(name, '.');
     for (Kernel* k : kernels()) {
-        if (std::string(k->family) + "." + k->name == name) {
+        if (strcmp(k->name, dot ? dot + 1 : name)) continue;
+        if (dot) {
+            if (std::string(name, dot) != k->family) continue;
             *function = k;
             return Success;
         }
-        if (strcmp(k->name, name)) continue;
         if (found) {
             complain("kernel %s is in both %s and %s: ask for FAMILY.NAME", name, found->family, k->family);
             return NotFound;
