@@ -97,7 +97,7 @@ DEVICE void finish(const ProductArgs& p, const Part& q, int row, int col, float 
 template <int tileN> DEVICE void finishRows(const ProductArgs& p, const Part& q, int row, int rows, const float* held) {
     if (p.cVector && p.cType == F32 && !p.bias) {
 #pragma unroll 4
-        for (int at = threadIdx.x * 4; at < rows * tileN; at += 1024) {
+        for (int at = threadIdx.x * 4; at < rows * tileN; at += blockDim.x * 4) {
             int r = row + at / tileN, col = q.col + at % tileN;
             if (r >= q.m || col >= p.n) continue;
             float* to = static_cast<float*>(p.c) + q.c + u64(r) * p.cStride + col;
@@ -111,7 +111,7 @@ template <int tileN> DEVICE void finishRows(const ProductArgs& p, const Part& q,
         return;
     }
 #pragma unroll 1
-    for (int at = threadIdx.x; at < rows * tileN; at += 256) finish(p, q, row + at / tileN, q.col + at % tileN, held[at]);
+    for (int at = threadIdx.x; at < rows * tileN; at += blockDim.x) finish(p, q, row + at / tileN, q.col + at % tileN, held[at]);
 }
 
 // product_any: 64x64 tiles, 16 of k at a time, 4x4 elements a thread; every load is guarded.
@@ -251,30 +251,28 @@ template <class T, bool kMajor> struct Tile {
         if (kMajor) return k * lines + ((line / 8) ^ (k & 7)) * 8;
         return line * depth + ((k / 8) ^ (line >> 1 & 3)) * 8;
     }
-    // Where this thread's two pieces come from; k advances by depth.
-    const T* from[2];
-    u64 step;
-    int k[2];
-    bool inside[2];
+    // This thread's four pieces: of lines 32 apart, or, kMajor, of k 8 apart. k advances by depth.
+    static constexpr int lineStep = kMajor ? 0 : 32, kStep = kMajor ? 8 : 0;
+    const T* from; // of the first
+    u64 step, next; // to the next stage's, to the next piece
+    int line, k, left; // left: lines from line on
     DEVICE Tile(const T* base, u64 stride, int line0, int end) {
+        line = kMajor ? threadIdx.x % 16 * 8 : threadIdx.x / 4;
+        k = kMajor ? threadIdx.x / 16 : threadIdx.x % 4 * 8;
+        left = end - line0 - line;
+        next = kMajor ? kStep * stride : lineStep * stride;
         step = kMajor ? depth * stride : depth;
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int piece = threadIdx.x + 256 * i, line = line0 + (kMajor ? piece % 16 * 8 : piece / 4);
-            k[i] = kMajor ? piece / 16 : piece % 4 * 8;
-            inside[i] = line < end;
-            from[i] = inside[i] ? base + (kMajor ? u64(k[i]) * stride + line : u64(line) * stride + k[i]) : base;
-        }
+        from = base + (kMajor ? u64(k) * stride + line0 + line : u64(line0 + line) * stride + k);
     }
     DEVICE void load(T* to, int ks, const T* base) {
+        int in = k % depth;
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int piece = threadIdx.x + 256 * i;
-            bool valid = inside[i] && k[i] < ks;
-            cpAsync16(to + (kMajor ? at(piece % 16 * 8, piece / 16) : at(piece / 4, piece % 4 * 8)), valid ? from[i] : base, valid);
-            from[i] += inside[i] ? step : 0;
-            k[i] += depth;
+        for (int i = 0; i < 4; i++) {
+            bool valid = i * lineStep < left && k + i * kStep < ks;
+            cpAsync16(to + at(line + i * lineStep, in + i * kStep), valid ? from + i * next : base, valid);
         }
+        from += step;
+        k += depth;
     }
     // fragment gives four 8x8 matrices of the 16 lines from line on and the 16 of k
     // from k on, each with k along its columns. linesFirst: r[1] is the next 8 lines, r[2] the next
@@ -313,7 +311,8 @@ DEVICE float lowOf(u32 w, f16) { return toFloat(f16{u16(w)}); }
 DEVICE float highOf(u32 w, f16) { return toFloat(f16{u16(w >> 16)}); }
 
 // product_bf16_XX, product_f16_XX: 128x128 tiles, 32 of k a stage, four stages in
-// flight (64 KiB of dynamic shared memory), eight warps of 64x32.
+// flight (64 KiB of dynamic shared memory), four warps of 64x64: smaller ones would read
+// more shared memory for a multiplication than Hopper delivers in its time.
 template <class T, bool transA, bool transB> DEVICE void productMMA(const ProductArgs& p) {
     typedef Tile<T, transA> TileA;
     typedef Tile<T, !transB> TileB;
@@ -324,9 +323,9 @@ template <class T, bool transA, bool transB> DEVICE void productMMA(const Produc
     T *as = dynamicShared<T>(), *bs = as + stages * TileA::size;
     TileA x(a, p.aStride, q.row, q.m);
     TileB y(b, p.bStride, q.col, p.n);
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = warp / 4 * 64, col = warp % 4 * 32;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = warp / 2 * 64, col = warp % 2 * 64;
     int rounds = (q.k + depth - 1) / depth;
-    float acc[4][4][4] = {};
+    float acc[4][8][4] = {};
 #pragma unroll
     for (int s = 0; s < stages - 1; s++) {
         if (s < rounds) {
@@ -347,15 +346,15 @@ template <class T, bool transA, bool transB> DEVICE void productMMA(const Produc
         const T *at = as + round % stages * TileA::size, *bt = bs + round % stages * TileB::size;
 #pragma unroll
         for (int k = 0; k < depth; k += 16) {
-            u32 fa[4][4], fb[2][4];
+            u32 fa[4][4], fb[4][4];
 #pragma unroll
             for (int i = 0; i < 4; i++) TileA::template fragment<true>(fa[i], at, row + 16 * i, k);
 #pragma unroll
-            for (int j = 0; j < 2; j++) TileB::template fragment<false>(fb[j], bt, col + 16 * j, k);
+            for (int j = 0; j < 4; j++) TileB::template fragment<false>(fb[j], bt, col + 16 * j, k);
 #pragma unroll
             for (int i = 0; i < 4; i++)
 #pragma unroll
-                for (int j = 0; j < 4; j++) mma(acc[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1], T());
+                for (int j = 0; j < 8; j++) mma(acc[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1], T());
         }
     }
     cpAsyncWait<0>();
@@ -368,7 +367,7 @@ template <class T, bool transA, bool transB> DEVICE void productMMA(const Produc
 #pragma unroll
         for (int i = 0; i < 4; i++)
 #pragma unroll
-            for (int j = 0; j < 4; j++)
+            for (int j = 0; j < 8; j++)
 #pragma unroll
                 for (int v = 0; v < 4; v++)
                     held[(row + 16 * i + lane / 4 + v / 2 * 8) * tile + col + 8 * j + lane % 4 * 2 + v % 2] = acc[i][j][v];
@@ -378,7 +377,7 @@ template <class T, bool transA, bool transB> DEVICE void productMMA(const Produc
     }
     if (p.bias)
 #pragma unroll
-        for (int j = 0; j < 4; j++)
+        for (int j = 0; j < 8; j++)
 #pragma unroll
             for (int v = 0; v < 2; v++) {
                 int c = c0 + 8 * j + lane % 4 * 2 + v;
@@ -394,7 +393,7 @@ template <class T, bool transA, bool transB> DEVICE void productMMA(const Produc
             u64 from = q.c + u64(r) * p.cStride;
             if (p.cType == F32) {
 #pragma unroll
-                for (int j = 0; j < 4; j++) {
+                for (int j = 0; j < 8; j++) {
                     int c = c0 + 8 * j + lane % 4 * 2;
                     if (r >= q.m || c >= p.n) continue;
                     FloatPair* to = reinterpret_cast<FloatPair*>(static_cast<float*>(p.c) + from + c);
@@ -408,27 +407,30 @@ template <class T, bool transA, bool transB> DEVICE void productMMA(const Produc
                 continue;
             }
             T* to = static_cast<T*>(p.c) + from;
-            u32 w[4];
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                int c = c0 + 8 * j + lane % 4 * 2;
-                float lo = acc[i][j][2 * h], hi = acc[i][j][2 * h + 1];
-                if (p.accumulate && r < q.m && c < p.n) {
-                    u32 old = *reinterpret_cast<const u32*>(to + c);
-                    lo += lowOf(old, T()), hi += highOf(old, T());
+            for (int j0 = 0; j0 < 8; j0 += 4) {
+                u32 w[4];
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    int c = c0 + 8 * (j0 + j) + lane % 4 * 2;
+                    float lo = acc[i][j0 + j][2 * h], hi = acc[i][j0 + j][2 * h + 1];
+                    if (p.accumulate && r < q.m && c < p.n) {
+                        u32 old = *reinterpret_cast<const u32*>(to + c);
+                        lo += lowOf(old, T()), hi += highOf(old, T());
+                    }
+                    w[j] = packPair(lo, hi, T());
                 }
-                w[j] = packPair(lo, hi, T());
+                gatherPieces(w);
+                int c = c0 + 8 * (j0 + lane % 4);
+                if (r < q.m && c < p.n) store16(to + c, Bytes16{{w[0], w[1], w[2], w[3]}});
             }
-            gatherPieces(w);
-            int c = c0 + 8 * (lane % 4);
-            if (r < q.m && c < p.n) store16(to + c, Bytes16{{w[0], w[1], w[2], w[3]}});
         }
 }
 #define PRODUCTS(T)                                                           \
-    KERNEL_MIN(product_##T##_nn, 256, 2, ProductArgs, productMMA<T, false, false>) \
-    KERNEL_MIN(product_##T##_nt, 256, 2, ProductArgs, productMMA<T, false, true>)  \
-    KERNEL_MIN(product_##T##_tn, 256, 2, ProductArgs, productMMA<T, true, false>)  \
-    KERNEL_MIN(product_##T##_tt, 256, 2, ProductArgs, productMMA<T, true, true>)
+    KERNEL_MIN(product_##T##_nn, 128, 2, ProductArgs, productMMA<T, false, false>) \
+    KERNEL_MIN(product_##T##_nt, 128, 2, ProductArgs, productMMA<T, false, true>)  \
+    KERNEL_MIN(product_##T##_tn, 128, 2, ProductArgs, productMMA<T, true, false>)  \
+    KERNEL_MIN(product_##T##_tt, 128, 2, ProductArgs, productMMA<T, true, true>)
 PRODUCTS(bf16)
 PRODUCTS(f16)
 
