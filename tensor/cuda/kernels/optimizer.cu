@@ -288,6 +288,7 @@ template <class P, class G, class M, bool master> DEVICE void adamW(const AdamWA
 
 // param_gradient_moments
 KERNEL(adamw_f32_f32_f32, 256, AdamWArgs, adamW<float, float, float, false>)
+KERNEL(adamw_master_f32_f32_f32, 256, AdamWArgs, adamW<float, float, float, true>)
 #define ADAMW(t, T)                                                                      \
     KERNEL(adamw_##t##_##t##_##t, 256, AdamWArgs, adamW<T, T, T, false>)                 \
     KERNEL(adamw_##t##_##t##_f32, 256, AdamWArgs, adamW<T, T, float, false>)             \
