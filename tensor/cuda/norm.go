@@ -79,6 +79,13 @@ func (d *Device) layerNormBackward(a tensor.LayerNormBackward) {
 		normBackwardArgs{RStd: a.RStd.Addr, Mean: a.Mean.Addr})
 }
 
+// residentThreads is how many threads of a form of normBackward a multiprocessor has registers for: of RMSNorm in BF16,
+// of LayerNorm in BF16, of both in F32. With more, some blocks would start when others have ended.
+var residentThreads = map[string][3]int{
+	"_w1": {1024, 1024, 768}, "_w2": {640, 640, 512}, "_w3": {512, 384, 256}, "_w4": {384, 256, 256},
+	"_b2": {640, 512, 512}, "_b4": {512, 512, 512}, "_scalar": {1024, 640, 640},
+}
+
 // normBackward makes DX and, over a fixed number of blocks, the sums of DW and DBias (parts:
 // 1 or 2 of them), which are then added up.
 func (d *Device) normBackward(op string, parts int, dx, dy, dsum, s, w, dw, dbias tensor.Tensor, accumulate bool, args normBackwardArgs) {
@@ -95,6 +102,10 @@ func (d *Device) normBackward(op string, parts int, dx, dy, dsum, s, w, dw, dbia
 	}
 	weights := !dw.IsZero() || !dbias.IsZero()
 	type_ := suffix(s.Dtype)
+	class := parts - 1
+	if s.Dtype == tensor.F32 {
+		class = 2
+	}
 	blocks := 0
 	if form == "_long" {
 		if !dx.IsZero() {
@@ -108,12 +119,7 @@ func (d *Device) normBackward(op string, parts int, dx, dy, dsum, s, w, dw, dbia
 			launch(d, "norm."+op+"_weight_"+type_+form, grid{X: strips, Y: blocks, Threads: 256}, &args)
 		}
 	} else {
-		// As many blocks as run at a time: 512 threads' registers on a multiprocessor, 768 of the leaner forms.
-		resident := max(768/g.Threads, 1)
-		if form == "_w3" || form == "_w4" {
-			resident = 3
-		}
-		g.X = min(g.X, resident*d.multiprocessors())
+		g.X = min(g.X, max(residentThreads[form][class]/g.Threads, 1)*d.multiprocessors())
 		blocks = g.X
 		if weights {
 			args.Partial = d.workspace(blocks * parts * h * 4)

@@ -4,7 +4,7 @@
 // tokens: no float atomics, and each row of dw that an id names is read and written once.
 //
 // Floors in bf16: forward 4·T·H bytes; backward 2·T·H + 4·H a distinct id (dw of float32: 8·H),
-// and the sort, which is one block's work: some 8 µs a pass of 16384 tokens, 2 passes up to 65536 ids.
+// and the sort, which is one block's work: by its instructions some 8 µs a pass of 16384 tokens, 2 passes up to 65536 ids.
 #include "common.cuh"
 
 struct EmbeddingArgs {

@@ -326,10 +326,10 @@ DEVICE float lanesSum(float v, u32 lanes) {
 // length for all lanes of a warp, as they exchange sums.
 template <class T, int N, int K> DEVICE void headNorm(const HeadNormArgs& a) {
     u32 lane = threadIdx.x & (a.lanes - 1), normed = a.heads + a.kvHeads, all = normed + (a.values ? a.kvHeads : 0);
-    u64 head = (u64(blockIdx.x) * blockDim.x + threadIdx.x) / a.lanes;
-    bool valid = head < u64(a.rows) * all;
+    u32 head = blockIdx.x * (blockDim.x / a.lanes) + threadIdx.x / a.lanes; // 32 bits: a division of 64 costs as much as the rest
+    bool valid = head < a.rows * all;
     u64 row = valid ? head / all : 0;
-    u32 h = u32(head - row * all), units = a.dim / N;
+    u32 h = head - u32(row) * all, units = a.dim / N;
     const T* x = static_cast<const T*>(a.x) + row * a.xs + u64(h) * a.dim;
     T* y = static_cast<T*>(a.y) + row * a.ys + u64(h) * a.dim;
     float v[K][N], squares = 0;
@@ -357,16 +357,16 @@ template <class T, int N, int K> DEVICE void headNorm(const HeadNormArgs& a) {
 template <class T, int N, int K> DEVICE void headNormBackward(const HeadNormArgs& a) {
     u32 lane = threadIdx.x & (a.lanes - 1), normed = a.heads + a.kvHeads, all = normed + (a.values ? a.kvHeads : 0);
     u32 units = a.dim / N;
-    u64 step = u64(gridDim.x) * blockDim.x / a.lanes, count = u64(a.rows) * all;
-    u64 head = (u64(blockIdx.x) * blockDim.x + threadIdx.x) / a.lanes;
-    u64 turns = (count + step - 1) / step;
+    u32 step = gridDim.x * (blockDim.x / a.lanes), count = a.rows * all;
+    u32 head = blockIdx.x * (blockDim.x / a.lanes) + threadIdx.x / a.lanes;
+    u32 turns = (count + step - 1) / step;
     float dq[K][N], dk[K][N];
     for (int k = 0; k < K; k++)
         for (int i = 0; i < N; i++) dq[k][i] = dk[k][i] = 0;
-    for (u64 turn = 0; turn < turns; turn++, head += step) {
+    for (u32 turn = 0; turn < turns; turn++, head += step) {
         bool valid = head < count;
         u64 row = valid ? head / all : 0;
-        u32 h = u32(head - row * all);
+        u32 h = head - u32(row) * all;
         bool plain = h >= normed, query = h < a.heads;
         const T* x = static_cast<const T*>(a.x) + row * a.xs + u64(h) * a.dim;
         const T* dy = static_cast<const T*>(a.dy) + row * a.gs + u64(h) * a.dim;

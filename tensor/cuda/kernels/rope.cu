@@ -19,9 +19,10 @@ struct RoPEArgs {
 template <class T, int N> DEVICE void rope(const RoPEArgs& a) {
     constexpr int B = 4; // heads of a thread, `quarter` apart
     u32 quarter = (a.heads + B - 1) / B, perToken = quarter * a.units;
-    u64 i = u64(blockIdx.x) * blockDim.x + threadIdx.x, token = i / perToken;
+    u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 token = i / perToken;
     if (token >= a.tokens) return;
-    u32 rest = u32(i - token * perToken), head = rest / a.units, c = (rest - head * a.units) * N;
+    u32 rest = i - u32(token) * perToken, head = rest / a.units, c = (rest - head * a.units) * N;
     u64 p = a.positions[token];
     u32 half = a.units * N;
     T* x = static_cast<T*>(a.x) + token * a.xs + c;
