@@ -6,10 +6,11 @@ import (
 	"ringtail/tensor"
 )
 
-// attention is the program's own, deterministic in both directions.
+// attention asks cuDNN first and takes the program's own kernels where cuDNN is absent or
+// has none for the case. Both are deterministic, but for cuDNN's fast gradients (Options.Fast).
 func (d *Device) attention(a tensor.Attention) {
 	checkHeads(a.AttentionShape)
-	if a.QKV.Rows() == 0 {
+	if a.QKV.Rows() == 0 || d.cudnnAttention(a) {
 		return
 	}
 	d.ownAttention(a)
@@ -17,7 +18,7 @@ func (d *Device) attention(a tensor.Attention) {
 
 func (d *Device) attentionBackward(a tensor.AttentionBackward) {
 	checkHeads(a.AttentionShape)
-	if a.QKV.Rows() == 0 {
+	if a.QKV.Rows() == 0 || d.cudnnAttentionBackward(a) {
 		return
 	}
 	d.ownAttentionBackward(a)

@@ -1,0 +1,90 @@
+package cuda
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+
+	"ringtail/tensor"
+)
+
+// TestAttention compares the program's own kernels with the reference for each size of
+// head that they have a shape for and for some between, of sequences on both sides of what a tile
+// takes, and asks for the same bytes from a second run (the emulator takes blocks, warps
+// and lanes in another order each time).
+func TestAttention(t *testing.T) {
+	for _, float := range []tensor.Dtype{tensor.BF16, tensor.F32} {
+		d := open(t, Options{Float: float})
+		for _, headDim := range []int{32, 64, 80, 96, 128, 256, 5, 33, 72, 160, 264} {
+			for i, lengths := range [][]int{{1}, {130, 0, 65}, {3, 0, 0, 17, 2, 33, 0}} {
+				for variant := range 4 {
+					shape := tensor.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: headDim, Scale: float32(1 / math.Sqrt(float64(headDim)))}
+					shape.Window = []int{0, 40, 0, 7}[variant]
+					if variant >= 2 {
+						shape.SoftCap, shape.ALiBi = 1.5, true
+					}
+					if float == tensor.F32 && headDim%33 != 0 || i == 1 && (headDim > 128 || variant == 1 || variant == 2) || i == 2 && variant == 0 {
+						continue // less to wait for
+					}
+					t.Run(fmt.Sprintf("%v/%d/%v/%d", float, headDim, lengths, variant), func(t *testing.T) { attentionTrial(t, d, shape, lengths) })
+				}
+			}
+		}
+		d.Close()
+	}
+}
+
+func attentionTrial(t *testing.T, d *Device, shape tensor.AttentionShape, lengths []int) {
+	p, starts, longest := newPairs(t, d), []int32{0}, 0
+	for _, n := range lengths {
+		starts = append(starts, starts[len(starts)-1]+int32(n))
+		longest = max(longest, n)
+	}
+	tokens := int(starts[len(starts)-1])
+	qkv, do, dqkv := p.make(d.Float(), tokens, (shape.Heads+2*shape.KVHeads)*shape.HeadDim), p.make(d.Float(), tokens, shape.Heads*shape.HeadDim),
+		p.make(d.Float(), tokens, (shape.Heads+2*shape.KVHeads)*shape.HeadDim)
+	o, lse, begin := p.make(d.Float(), tokens, shape.Heads*shape.HeadDim), p.make(tensor.F32, shape.Heads, tokens), p.ints(starts...)
+	var before [3][]float64
+	for run := range 2 {
+		d.Ops().Attention(tensor.Attention{AttentionShape: shape, O: o.dev, LSE: lse.dev, QKV: qkv.dev, Starts: begin.dev, Longest: longest})
+		d.Ops().AttentionBackward(tensor.AttentionBackward{AttentionShape: shape, DQKV: dqkv.dev, DO: do.dev, O: o.dev, LSE: lse.dev, QKV: qkv.dev,
+			Starts: begin.dev, Longest: longest})
+		if err := d.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		now := [3][]float64{tensor.GetFloat64(o.dev), tensor.GetFloat64(lse.dev), tensor.GetFloat64(dqkv.dev)}
+		for i, name := range []string{"O", "LSE", "DQKV"} {
+			if run == 1 && !slices.Equal(now[i], before[i]) {
+				t.Errorf("%s: a second run gives other numbers", name)
+			}
+		}
+		before = now
+	}
+	ops := p.ref.Ops()
+	ops.Attention(tensor.Attention{AttentionShape: shape, O: o.ref, LSE: lse.ref, QKV: qkv.ref, Starts: begin.ref, Longest: longest})
+	ops.AttentionBackward(tensor.AttentionBackward{AttentionShape: shape, DQKV: dqkv.ref, DO: do.ref, O: o.ref, LSE: lse.ref, QKV: qkv.ref,
+		Starts: begin.ref, Longest: longest})
+	// Rounding to bfloat16 alone makes an error of about 1/600 of a result.
+	bound := map[tensor.Dtype]float64{tensor.BF16: 1, tensor.F32: 1e-3}[d.Float()]
+	near(t, "O", before[0], tensor.GetFloat64(o.ref), 4e-3*bound)
+	near(t, "LSE", before[1], tensor.GetFloat64(lse.ref), 2e-6)
+	near(t, "DQKV", before[2], tensor.GetFloat64(dqkv.ref), 6e-3*bound)
+}
+
+// near asks that the root of the mean square of errors is at most bound times that of what is
+// wanted, and no error 15 times as large.
+func near(t *testing.T, name string, got, want []float64, bound float64) {
+	t.Helper()
+	var errors, squares, worst float64
+	for i, w := range want {
+		e := got[i] - w
+		if math.IsNaN(e) {
+			t.Fatalf("%s: element %d is %g, want %g", name, i, got[i], w)
+		}
+		errors, squares, worst = errors+e*e, squares+w*w, max(worst, math.Abs(e)/max(1, math.Abs(w)))
+	}
+	if relative := math.Sqrt(errors / squares); relative > bound || worst > 15*bound {
+		t.Errorf("%s: relative error %.2g, the largest %.2g; the bounds are %.2g and %.2g", name, relative, worst, bound, 15*bound)
+	}
+}
