@@ -19,7 +19,7 @@ func testActivate(s *suite) {
 				tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.Activate(at(x), at(x), act) })
 			}
 		}
-		tr := s.trial(dense, "Activate %s of extremes", name)
+		tr := s.always(dense, "Activate %s of extremes", name)
 		x, y := tr.extremes(), tr.blank("y", 3, 2*len(extremes))
 		tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.Activate(at(y), at(x), act) })
 	}
@@ -34,7 +34,7 @@ func testActivateBackward(s *suite) {
 				activateBackwardTrial(s.trial(l, "ActivateBackward %s %v with dx = x", name, p), p, act, "x")
 			}
 		}
-		tr := s.trial(dense, "ActivateBackward %s of extremes", name)
+		tr := s.always(dense, "ActivateBackward %s of extremes", name)
 		x, dy, dx := tr.extremes(), tr.random("dy", 3, 2*len(extremes)), tr.blank("dx", 3, 2*len(extremes))
 		tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
 			ops.ActivateBackward(at(dx), at(dy), at(x), act)
@@ -74,7 +74,7 @@ func testSoftCap(s *suite) {
 				tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.SoftCap(at(x), at(x), limit) })
 			}
 		}
-		tr := s.trial(dense, "SoftCap %g of extremes", limit)
+		tr := s.always(dense, "SoftCap %g of extremes", limit)
 		x, y := tr.values("x", capExtremes, len(capExtremes)), tr.blank("y", len(capExtremes))
 		tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.SoftCap(at(y), at(x), limit) })
 	}
@@ -89,7 +89,7 @@ func testSoftCapBackward(s *suite) {
 				softCapBackwardTrial(s.trial(l, "SoftCapBackward %g of %v with dx = y", limit, p), limit, "y", p)
 			}
 		}
-		tr := s.trial(dense, "SoftCapBackward %g of extremes", limit)
+		tr := s.always(dense, "SoftCapBackward %g of extremes", limit)
 		n := len(capExtremes)
 		y, dy, dx := tr.values("y", capped(capExtremes, limit), n), tr.random("dy", n), tr.blank("dx", n)
 		tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {

@@ -97,7 +97,8 @@ func scoreOf(a tensor.AttentionShape) scoreFunc {
 	}
 }
 
-// TestNaiveAttentionPasses: what TestSuiteFindsMistakes spoils is right before.
+// TestNaiveAttentionPasses: what TestSuiteFindsMistakes spoils is right before, by a part of
+// the trials, as nothing is fast here.
 func TestNaiveAttentionPasses(t *testing.T) {
 	ops := ref.New().Ops()
 	special := func(a tensor.AttentionShape) bool { return a.SoftCap > 0 || a.ALiBi }
@@ -116,7 +117,7 @@ func TestNaiveAttentionPasses(t *testing.T) {
 		}
 	}
 	for _, section := range []string{"Attention", "AttentionBackward"} {
-		if message := firstFailure(&broken{ref.New(), ops}, section); message != "" {
+		if message := firstFailureOf(&broken{ref.New(), ops}, section, 6); message != "" {
 			t.Errorf("%s: %s", section, message)
 		}
 	}

@@ -20,12 +20,15 @@ type broken struct {
 func (b *broken) Ops() *tensor.Ops { return b.ops }
 
 // firstFailure runs one section up to its first failure, which it returns.
-func firstFailure(dev tensor.Device, section string) string {
+func firstFailure(dev tensor.Device, section string) string { return firstFailureOf(dev, section, 1) }
+
+// firstFailureOf runs one of so many of the section's trials (see Options.Every).
+func firstFailureOf(dev tensor.Device, section string, every int) string {
 	message := ""
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s := &suite{dev: dev, ref: ref.New(), report: func(args ...any) {
+		s := &suite{dev: dev, ref: ref.New(), every: every, report: func(args ...any) {
 			message = args[0].(string)
 			runtime.Goexit()
 		}}

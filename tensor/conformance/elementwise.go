@@ -21,7 +21,7 @@ func testZero(s *suite) {
 				tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.Zero(at(x)) })
 			}
 		}
-		tr := s.trial(l, "Zero of NaN")
+		tr := s.always(l, "Zero of NaN")
 		x := tr.blank("x", 3, 5).exactly()
 		tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.Zero(at(x)) })
 	}
@@ -39,7 +39,7 @@ func testCopy(s *suite) {
 					tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.Copy(at(dst), at(src)) })
 				}
 				// Ties, overflow, subnormals of the 16-bit types, and what is no number.
-				tr := s.trial(l, "Copy of special values from %v to %v", from, to)
+				tr := s.always(l, "Copy of special values from %v to %v", from, to)
 				v := []float64{math.NaN(), math.Inf(1), math.Inf(-1), math.Copysign(0, -1), 1 + 1.0/256, 1 + 3.0/256,
 					1 + 1.0/2048, 1 + 3.0/2048, 65504, 65520, 65519, 3.3e38, -3.4e38, 0x1p-24, 0x1p-25, 0x1.8p-25, 0x1p-133, -0x1.8p-20, 2047.5}
 				src := tr.typed("src", from, v, len(v))
@@ -47,12 +47,12 @@ func testCopy(s *suite) {
 				tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.Copy(at(dst), at(src)) })
 			}
 		}
-		tr := s.trial(l, "Copy of I32")
+		tr := s.always(l, "Copy of I32")
 		src, dst := tr.ints("src", 1, -2, 1<<30+1, 7), tr.typed("dst", tensor.I32, nil, 4).exactly()
 		tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.Copy(at(dst), at(src)) })
 	}
 	// Between a dense tensor and a window, and of three dimensions.
-	tr := s.trial(window, "Copy of a window to the columns of a wider tensor")
+	tr := s.always(window, "Copy of a window to the columns of a wider tensor")
 	src, dst := tr.random("src", 2, 3, 7), tr.random("dst", 2, 3, 11).out()
 	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.Copy(at(dst).Columns(2, 7), at(src)) })
 }
@@ -71,8 +71,15 @@ func testAdd(s *suite) {
 			tr = s.trial(l, "Add of %v with y = b", p)
 			a, b = tr.random("a", p[0], p[1]), tr.random("b", p[0], p[1]).out()
 			tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.Add(at(b), at(a), at(b)) })
+
+			// Gradients of parameters may be wide, and what is added to them not.
+			if wide := s.dev.Float().Wide(); narrow(s.dev) {
+				tr = s.always(l, "Add of %v to %v", p, wide)
+				y, b = tr.wide("y", tr.normal(p[0], p[1]), p[0], p[1]).out(), tr.either("b", tr.normal(p[0], p[1]), p[0], p[1])
+				tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.Add(at(y), at(y), at(b)) })
+			}
 		}
-		tr := s.trial(l, "Add of NaN and infinity")
+		tr := s.always(l, "Add of NaN and infinity")
 		y := tr.blank("y", 4)
 		a := tr.values("a", []float64{math.NaN(), math.Inf(1), math.Inf(1), 1}, 4)
 		b := tr.values("b", []float64{1, 1, math.Inf(-1), 2}, 4)
@@ -85,7 +92,7 @@ func testScale(s *suite) {
 		for _, p := range planes {
 			for _, f := range []float32{-1.7, 0.1, 0} {
 				tr := s.trial(l, "Scale of %v by %g", p, f)
-				x := tr.random("x", p[0], p[1]).out()
+				x := tr.gradient("x", p[0], p[1])
 				tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.Scale(at(x), f) })
 			}
 		}

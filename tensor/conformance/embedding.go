@@ -19,7 +19,7 @@ func testEmbeddingBackward(s *suite) {
 	for _, l := range layouts {
 		for _, e := range embeddings {
 			tr := s.trial(l, "EmbeddingBackward [T H V] = %v", e)
-			dw, ids, dy := tr.random("dw", e[2], e[1]).out(), tr.ids(e[0], e[2]), tr.random("dy", e[0], e[1])
+			dw, ids, dy := tr.gradient("dw", e[2], e[1]), tr.ids(e[0], e[2]), tr.random("dy", e[0], e[1])
 			tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) { ops.EmbeddingBackward(at(dw), at(dy), at(ids)) })
 		}
 	}

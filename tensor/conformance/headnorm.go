@@ -20,16 +20,16 @@ func testHeadNorm(s *suite) {
 				}
 			}
 		}
-		headNormTrial(s, l, 5, headShapes[3], false, 0.5, 1, 0)     // an Eps that counts
-		headNormTrial(s, l, 5, headShapes[3], false, 1e-6, 3e4, 0)  // large activations
-		headNormTrial(s, l, 5, headShapes[3], false, 1e-6, 1e-4, 0) // and small ones, where Eps counts again
+		headNormTrial(s, l, 5, headShapes[3], false, 0.5, 1, 0)          // an Eps that counts
+		headNormTrial(s, l, 5, headShapes[3], false, 1e-6, s.large(), 0) // large activations
+		headNormTrial(s, l, 5, headShapes[3], false, 1e-6, 1e-4, 0)      // and small ones, where Eps counts again
 	}
 	for _, bad := range []float64{math.NaN(), math.Inf(1)} {
-		tr := s.trial(dense, "HeadNorm with %g in one head and one value", bad)
+		tr := s.always(dense, "HeadNorm with %g in one head and one value", bad)
 		v := tr.normal(3, 4*5)
 		v[20+7], v[20+16] = bad, bad
 		x, wq, wk := tr.values("X", v, 3, 20), tr.random("WQ", 5), tr.random("WK", 5)
-		y, rstd := tr.blank("Y", 3, 20), tr.blank("RStd", 3, 3)
+		y, rstd := tr.blank("Y", 3, 20), tr.wideBlank("RStd", 3, 3)
 		tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
 			ops.HeadNorm(tensor.HeadNorm{Y: at(y), X: at(x), WQ: at(wq), WK: at(wk), RStd: at(rstd), Heads: 2, KVHeads: 1, HeadDim: 5, Eps: 1e-5})
 		})
@@ -44,7 +44,7 @@ func headNormTrial(s *suite, l layout, t int, c [3]int, inPlace bool, eps float3
 		v[i] *= size
 	}
 	x, wq, wk := tr.values("X", v, t, width), tr.random("WQ", c[2]), tr.random("WK", c[2])
-	rstd, y := tr.blank("RStd", t, c[0]+c[1]), x
+	rstd, y := tr.wideBlank("RStd", t, c[0]+c[1]), x
 	if !inPlace {
 		y = tr.blank("Y", t, width)
 	}
@@ -77,7 +77,7 @@ func headNormBackwardTrial(s *suite, l layout, t int, c [3]int, weights string, 
 	for i := range rv {
 		rv[i] = 1 / math.Sqrt(meanSquare(xv[i/heads*width+i%heads*c[2]:][:c[2]])+1e-5)
 	}
-	x, rstd := tr.values("X", xv, t, width), tr.values("RStd", rv, t, heads)
+	x, rstd := tr.values("X", xv, t, width), tr.wide("RStd", rv, t, heads)
 	wq, wk, dy := tr.random("WQ", c[2]), tr.random("WK", c[2]), tr.random("DY", t, width)
 	dx := dy
 	if !inPlace {
@@ -86,10 +86,10 @@ func headNormBackwardTrial(s *suite, l layout, t int, c [3]int, weights string, 
 	dx.out()
 	var dwq, dwk *operand
 	if weights == "DWQ" || weights == "DWQ and DWK" {
-		dwq = tr.random("DWQ", c[2]).out()
+		dwq = tr.gradient("DWQ", c[2])
 	}
 	if weights == "DWK" || weights == "DWQ and DWK" {
-		dwk = tr.random("DWK", c[2]).out()
+		dwk = tr.gradient("DWK", c[2])
 	}
 	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
 		ops.HeadNormBackward(tensor.HeadNormBackward{DX: at(dx), DWQ: at(dwq), DWK: at(dwk), DY: at(dy), X: at(x), WQ: at(wq), WK: at(wk),

@@ -10,7 +10,7 @@ func testSumSquares(s *suite) {
 	for _, l := range layouts {
 		for _, p := range append(planes, [2]int{1, 10007}) {
 			tr := s.trial(l, "SumSquares of %v", p)
-			x, out := tr.random("x", p[0], p[1]), tr.typed("out", tensor.F64, []float64{3.5, 7}, 2).out()
+			x, out := tr.either("x", tr.normal(p[0], p[1]), p[0], p[1]), tr.typed("out", tensor.F64, []float64{3.5, 7}, 2).out()
 			tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
 				ops.SumSquares(at(out), at(x))
 				ops.SumSquares(at(out), at(x))
@@ -19,7 +19,7 @@ func testSumSquares(s *suite) {
 	}
 	for _, bad := range []float64{math.NaN(), math.Inf(-1)} {
 		for _, place := range []int{0, 9, 36} {
-			tr := s.trial(dense, "SumSquares with %g at %d", bad, place)
+			tr := s.always(dense, "SumSquares with %g at %d", bad, place)
 			v := tr.normal(37)
 			v[place] = bad
 			x, out := tr.values("x", v, 37), tr.typed("out", tensor.F64, []float64{1}, 1).out()
@@ -65,7 +65,7 @@ func testClipFactor(s *suite) {
 	for _, l := range layouts {
 		for _, c := range cases {
 			for _, before := range []float64{0, 1} {
-				tr := s.trial(l, "ClipFactor: %s, Skip %g before", c.name, before)
+				tr := s.always(l, "ClipFactor: %s, Skip %g before", c.name, before)
 				v := stepBlock()
 				v[tensor.StepSumSquares], v[tensor.StepSkip] = c.sumSquares, before
 				step := tr.typed("Step", tensor.F64, v, len(v)).out()
@@ -102,28 +102,45 @@ func testAdamW(s *suite) {
 	for _, l := range layouts {
 		for _, n := range []int{0, 1, 2, 7, 16, 33, 1000, 5003} {
 			for _, c := range cases {
-				tr := s.trial(l, "AdamW of %d, %s", n, c.name)
-				pv, gv, mv, vv := tr.normal(n), tr.normal(n), tr.normal(n), tr.normal(n)
-				for i := range n {
-					vv[i] = math.Abs(vv[i]) + 0.1
-					if c.zeroMoment {
-						mv[i], vv[i] = 0, 0
+				for i, state := range []string{"", ", Master", ", M and V as Param"} {
+					if i == 2 && !narrow(s.dev) {
+						continue
 					}
-					if c.zeroGradients {
-						gv[i] = 0
+					tr := s.trial(l, "AdamW of %d, %s%s", n, c.name, state)
+					pv, gv, mv, vv := tr.normal(n), tr.normal(n), tr.normal(n), tr.normal(n)
+					for i := range n {
+						vv[i] = math.Abs(vv[i]) + 0.1
+						if c.zeroMoment {
+							mv[i], vv[i] = 0, 0
+						}
+						if c.zeroGradients {
+							gv[i] = 0
+						}
 					}
+					block := stepBlock()
+					block[tensor.StepClip], block[tensor.StepSkip] = c.clip, c.skip
+					p, g := tr.values("Param", pv, n).out(), tr.either("Grad", gv, n)
+					var master *operand
+					moments, steps := tr.wide, 2
+					switch {
+					case i == 1: // of master weights
+						master = tr.wide("Master", tr.normal(n), n).out()
+						p.rounds(master)
+					case narrow(s.dev):
+						steps = 1 // more would round what is stored in between
+						if i == 2 {
+							moments = tr.values
+						}
+					}
+					m, v := moments("M", mv, n).out(), moments("V", vv, n).out()
+					step := tr.typed("Step", tensor.F64, block, len(block))
+					tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
+						for range steps {
+							ops.AdamW(tensor.AdamW{Param: at(p), Master: at(master), Grad: at(g), M: at(m), V: at(v), Step: at(step),
+								Beta1: c.beta1, Beta2: c.beta2, Eps: c.eps, WeightDecay: c.decay})
+						}
+					})
 				}
-				block := stepBlock()
-				block[tensor.StepClip], block[tensor.StepSkip] = c.clip, c.skip
-				p, g := tr.values("Param", pv, n).out(), tr.values("Grad", gv, n)
-				m, v := tr.values("M", mv, n).out(), tr.values("V", vv, n).out()
-				step := tr.typed("Step", tensor.F64, block, len(block))
-				tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
-					for range 2 {
-						ops.AdamW(tensor.AdamW{Param: at(p), Grad: at(g), M: at(m), V: at(v), Step: at(step),
-							Beta1: c.beta1, Beta2: c.beta2, Eps: c.eps, WeightDecay: c.decay})
-					}
-				})
 			}
 		}
 	}

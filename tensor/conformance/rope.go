@@ -39,7 +39,7 @@ func ropeTrial(s *suite, l layout, name string, t, heads, headDim, half, extra i
 		positions[i] = tr.rng.IntN(longest)
 	}
 	x := tr.random("X", t, heads*headDim+extra).out()
-	c, sn := tr.values("Cos", cos, longest, half), tr.values("Sin", sin, longest, half)
+	c, sn := tr.wide("Cos", cos, longest, half), tr.wide("Sin", sin, longest, half)
 	p := tr.ints("Positions", positions...)
 	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
 		ops.RoPE(tensor.RoPE{X: at(x), Cos: at(c), Sin: at(sn), Positions: at(p), Heads: heads, HeadDim: headDim, Inverse: inverse})

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"ringtail/tensor"
 	"ringtail/tensor/ref"
@@ -16,25 +17,38 @@ import (
 type trial struct {
 	*suite
 	name     string
+	skipped  bool // one of those that the suite's Every leaves out
+	wider    bool // what may be Float or Wide is Wide
 	layout   layout
+	seed     uint64
 	rng      *rand.Rand
 	operands []*operand
 }
 
-// trial begins a trial; its name also seeds its random numbers.
+// trial begins one of a section's many trials; its name also seeds its random numbers.
 func (s *suite) trial(l layout, format string, args ...any) *trial {
+	tr := s.always(l, format, args...)
+	tr.skipped = s.every > 1 && rand.New(rand.NewPCG(tr.seed, 2)).IntN(s.every) > 0
+	return tr
+}
+
+// always begins a trial that no suite leaves out.
+func (s *suite) always(l layout, format string, args ...any) *trial {
 	name := fmt.Sprintf(format, args...) + " " + l.String()
-	seed := fnv.New64a()
-	seed.Write([]byte(name))
-	return &trial{suite: s, name: name, layout: l, rng: rand.New(rand.NewPCG(seed.Sum64(), 1))}
+	hash := fnv.New64a()
+	hash.Write([]byte(name))
+	seed := hash.Sum64()
+	return &trial{suite: s, name: name, layout: l, seed: seed, wider: seed>>40&1 == 1, rng: rand.New(rand.NewPCG(seed, 1))}
 }
 
 // operand is a tensor that exists on both devices with equal values.
 type operand struct {
 	name   string
 	shape  []int
-	result bool // may change and is compared
-	exact  bool // compared without tolerance
+	result bool     // may change and is compared
+	exact  bool     // compared without tolerance
+	steps  float64  // see through
+	of     *operand // see rounds
 	ignore map[int]bool
 	dev    side
 	ref    side
@@ -67,6 +81,30 @@ func (tr *trial) ints(name string, v ...int) *operand {
 	return tr.typed(name, tensor.I32, w, len(w))
 }
 
+// wide makes an operand of the type of statistics.
+func (tr *trial) wide(name string, v []float64, shape ...int) *operand {
+	return tr.operand(name, tr.dev.Float().Wide(), tensor.F64, v, shape)
+}
+
+// wideBlank makes a result of the type of statistics.
+func (tr *trial) wideBlank(name string, shape ...int) *operand {
+	return tr.wide(name, nil, shape...).out()
+}
+
+// either makes an operand that may be of the device's float type or of the type of
+// statistics, as the trial has it.
+func (tr *trial) either(name string, v []float64, shape ...int) *operand {
+	if tr.wider {
+		return tr.wide(name, v, shape...)
+	}
+	return tr.values(name, v, shape...)
+}
+
+// gradient makes a gradient of a parameter, which holds one and is added to.
+func (tr *trial) gradient(name string, shape ...int) *operand {
+	return tr.either(name, tr.normal(shape...), shape...).out()
+}
+
 // random makes an operand of normally distributed numbers, none of them zero.
 func (tr *trial) random(name string, shape ...int) *operand {
 	return tr.values(name, tr.normal(shape...), shape...)
@@ -89,6 +127,31 @@ func (o *operand) exactly() *operand {
 	return o
 }
 
+// How often a 16-bit device may round on the way to a result, beside the rounding of the
+// result itself; see through. Tensor cores take 16-bit operands, so what is multiplied
+// again is rounded: the probabilities of attention before they meet the values, and those
+// and the gradients of scores or logits in backward passes, where sums of many such
+// products are also of either sign: of n products, each off by up to a unit of rounding
+// u, the sum is off by u·√(n/3) times a typical product, 0.6·u of a typical sum, which
+// the largest of very many sums exceeds sixfold.
+const (
+	probabilities = 2
+	gradients     = 4
+)
+
+// through says that a result may be made of numbers that a 16-bit device has rounded to
+// its float type: its error may be n units of that rounding larger.
+func (o *operand) through(n float64) *operand {
+	o.steps = n
+	return o
+}
+
+// rounds says that a result is another one, as the device has it, rounded.
+func (o *operand) rounds(other *operand) *operand {
+	o.of = other
+	return o
+}
+
 // except leaves elements of a result out of the comparison.
 func (o *operand) except(elements ...int) *operand {
 	o.ignore = map[int]bool{}
@@ -104,6 +167,9 @@ func (tr *trial) normal(shape ...int) []float64 {
 		n *= d
 	}
 	v := make([]float64, n)
+	if tr.skipped {
+		return v
+	}
 	for i := range v {
 		for math.Abs(v[i]) < 1e-3 {
 			v[i] = tr.rng.NormFloat64()
@@ -114,6 +180,9 @@ func (tr *trial) normal(shape ...int) []float64 {
 
 func (tr *trial) operand(name string, onDev, onRef tensor.Dtype, v []float64, shape []int) *operand {
 	o := &operand{name: name, shape: shape}
+	if tr.skipped {
+		return o
+	}
 	if v != nil {
 		v = decode(onDev, encode(onDev, v)) // as the device can hold them
 	}
@@ -187,7 +256,17 @@ func (s side) bytes() tensor.Tensor { return s.buffer.Tensor(0, tensor.U8, s.buf
 // device's table and a function that gives the tensor of an operand (the absent
 // tensor for nil).
 func (tr *trial) check(op func(ops *tensor.Ops, at func(*operand) tensor.Tensor)) {
+	if tr.skipped {
+		return
+	}
 	defer tr.free()
+	elements := 0
+	for _, o := range tr.operands {
+		elements += o.dev.tensor.Len()
+	}
+	if tr.small > 0 && elements > tr.small {
+		return
+	}
 	onRef := func(o *operand) side { return o.ref }
 	onDev := func(o *operand) side { return o.dev }
 	want, ok := tr.runOn(tr.ref, onRef, op)
@@ -203,7 +282,12 @@ func (tr *trial) check(op func(ops *tensor.Ops, at func(*operand) tensor.Tensor)
 		return
 	}
 	for i, o := range tr.operands {
-		tr.compare(o, want[i], got[i])
+		var source []float64
+		if o.of != nil {
+			source = decode(o.of.dev.tensor.Dtype, o.of.dev.unpack(got[slices.Index(tr.operands, o.of)]))
+			source = decode(o.dev.tensor.Dtype, encode(o.dev.tensor.Dtype, source))
+		}
+		tr.compare(o, want[i], got[i], source)
 		if !bytes.Equal(got[i], again[i]) {
 			tr.failf("%s: %s differs between two runs", tr.name, o.name)
 		}
@@ -243,7 +327,9 @@ func (tr *trial) free() {
 	}
 }
 
-func (tr *trial) compare(o *operand, wantImage, gotImage []byte) {
+// compare reports what is wrong with an operand; source is what it must be exactly, where
+// it is a rounded form of another.
+func (tr *trial) compare(o *operand, wantImage, gotImage []byte, source []float64) {
 	if !o.result {
 		if i := firstDifference(gotImage, o.dev.before); i >= 0 {
 			tr.failf("%s: input %s was changed at byte %d", tr.name, o.name, i-o.dev.origin)
@@ -264,23 +350,40 @@ func (tr *trial) compare(o *operand, wantImage, gotImage []byte) {
 	}
 	want, got := unpackRef(wantImage), unpackDev(gotImage)
 	wantBefore, gotBefore := unpackRef(o.ref.before), unpackDev(o.dev.before)
-	tol := tolerance[tr.dev.Float()]
+	float := tr.dev.Float()
+	absolute := arithmetic[float.Wide()] + o.steps*rounding[float]
+	last := rounding[o.dev.tensor.Dtype]
 	if o.exact {
-		tol = 0
+		absolute, last = 0, 0
 	}
 	unit := max(1, rms(want))
+	tolerance := func(want float64) float64 {
+		_, exp := math.Frexp(want) // |want| is in [2^(exp-1), 2^exp)
+		return absolute*max(unit, math.Abs(want)) + math.Ldexp(last, exp-1)
+	}
 	for i := range want {
 		switch {
 		case o.ignore[i]:
 		case same(want[i], wantBefore[i]) && !same(got[i], gotBefore[i]):
-			tr.failf("%s: %s%v[%d] should stay %g, is %g", tr.name, o.name, o.shape, i, gotBefore[i], got[i])
+			tr.failf("%s: %s%v[%d] should stay %g, is %g", tr.name, o.label(), o.shape, i, gotBefore[i], got[i])
 			return
-		case !within(got[i], want[i], tol*max(unit, math.Abs(want[i]))):
-			tr.failf("%s: %s%v[%d] is %g, want %g: error %.3g, tolerance %g", tr.name, o.name, o.shape, i,
-				got[i], want[i], math.Abs(got[i]-want[i])/max(unit, math.Abs(want[i])), tol)
+		case !within(got[i], want[i], tolerance(want[i])):
+			tr.failf("%s: %s%v[%d] is %g, want %g: error %.3g, tolerance %.3g", tr.name, o.label(), o.shape, i, got[i], want[i],
+				math.Abs(got[i]-want[i]), tolerance(want[i]))
+			return
+		case source != nil && !same(want[i], wantBefore[i]) && !same(got[i], source[i]):
+			tr.failf("%s: %s%v[%d] is %g, but %s rounded is %g", tr.name, o.label(), o.shape, i, got[i], o.of.name, source[i])
 			return
 		}
 	}
+}
+
+// label is the name of an operand and, on a device of two float types, its type.
+func (o *operand) label() string {
+	if !narrow(o.dev.tensor.Device) {
+		return o.name
+	}
+	return o.name + " " + o.dev.tensor.Dtype.String()
 }
 
 // within tells whether got is as near to want as err; NaN is near NaN only, an

@@ -37,6 +37,7 @@ func isFinite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
 type adamWJob struct {
 	p, m, v, g                                               []float32
+	param                                                    []float32 // nil: p
 	clip, decay, beta1, rest1, beta2, rest2, rate, root, eps float32
 }
 
@@ -44,13 +45,17 @@ var adamWJobs freeList[adamWJob]
 
 // adamW is one pass over parameters, gradients and moments: 16 bytes read and 12
 // written a parameter. Factors that are the same for all parameters are worked
-// out in float64.
+// out in float64. Master, which has Param's type here, is copied to it; Stochastic
+// is for narrower types.
 func adamW(a tensor.AdamW) {
 	step := doublesOf("AdamW's Step", a.Step, tensor.StepSize)
 	n := a.Param.Len()
 	j := adamWJobs.take()
 	j.p, j.g = vectorOf("AdamW's Param", a.Param, n), vectorOf("AdamW's Grad", a.Grad, n)
 	j.m, j.v = vectorOf("AdamW's M", a.M, n), vectorOf("AdamW's V", a.V, n)
+	if !a.Master.IsZero() {
+		j.p, j.param = vectorOf("AdamW's Master", a.Master, n), j.p
+	}
 	lr := step[tensor.StepLR]
 	j.clip, j.decay = float32(step[tensor.StepClip]), float32(lr*a.WeightDecay)
 	j.beta1, j.rest1 = float32(a.Beta1), float32(1-a.Beta1)
@@ -68,4 +73,7 @@ func (j *adamWJob) run(_ *workspace, task int) {
 	from, to := task*lightGrain, min((task+1)*lightGrain, len(j.p))
 	vecAdamW(j.p[from:to], j.m[from:to], j.v[from:to], j.g[from:to],
 		j.clip, j.decay, j.beta1, j.rest1, j.beta2, j.rest2, j.rate, j.root, j.eps)
+	if j.param != nil {
+		copy(j.param[from:to], j.p[from:to])
+	}
 }
