@@ -19,7 +19,8 @@ import "math"
 // Entropies and their gradients, Scale, Cos and Sin, Sample's LogProbs. Of either
 // type, as the caller has them, are gradients of parameters (DW, DBias, DWQ, DWK, dw
 // of EmbeddingBackward, C of GroupedOuter), operands of Matmul and SumRows, Logits of
-// Sample, and what the optimizer's comments name. Arithmetic is in Wide; results are
+// Sample, tensors of Scale and SoftCap, those of Add (y and a of one type, y no narrower than
+// b), and what the optimizer's comments name. Arithmetic is in Wide; results are
 // rounded once, to nearest even, when they are stored. A result that the same
 // operation goes on with (RMSNorm's Sum) may enter as it was before or after that.
 type Ops struct {
