@@ -149,7 +149,7 @@ template <bool capped, bool entropy> struct Slope {
 // Grid: one block a row, a multiple of 32 threads. Shared: kept·16 bytes.
 template <class L, class G, bool capped, bool entropy> DEVICE void softmaxRows(const SoftmaxRowsArgs& a) {
     constexpr int n = Pack<L>::size;
-    constexpr int ahead = capped ? 2 : 4; // packs that a thread has in flight
+    constexpr int ahead = capped ? 1 : 4; // packs that a thread has in flight
     SHARED Scan scratch[33];
     Bytes16* shared = dynamicShared<Bytes16>();
     u64 t = blockIdx.x;
@@ -221,30 +221,24 @@ template <class L, class G, bool capped, bool entropy> DEVICE void softmaxRows(c
     if (!a.gradient) return;
 
     Slope<capped, entropy> slope = {s.raw, s.th, mean, -dl * inverseT / sum, -dh * inverseT / sum, limit, inverseT};
-    for (u32 i = tid; i < kept; i += width) {
-        Pack<L> q = {load16(shared + i)};
-        float v[n];
-#pragma unroll
-        for (int k = 0; k < n; k++) v[k] = slope.of(q.of(k), 0);
-        storeGradients(gradients + u64(i) * n, v);
-    }
     // Gradients of half the width overtake nothing that is still to be read: those of
     // packs up to i end at pack i/2, which is kept or which this loop has read before a barrier.
-    for (u32 first = kept; first < packs; first += tile) {
+    for (u32 first = 0; first < packs; first += tile) {
         Pack<L> q[ahead];
 #pragma unroll
         for (int u = 0; u < ahead; u++) {
             u32 i = first + tid + u * width;
-            if (i < packs) q[u] = loadPack(row + u64(i) * n);
+            if (i < packs) q[u].b = i < kept ? load16(shared + i) : load16(row + u64(i) * n);
         }
-        if (sizeof(G) < sizeof(L)) barrier();
+        if (sizeof(G) < sizeof(L) && first + tile > kept) barrier();
 #pragma unroll
         for (int u = 0; u < ahead; u++) {
             u32 i = first + tid + u * width;
+            if (i >= packs) continue;
             float v[n];
 #pragma unroll
-            for (int k = 0; k < n; k++) v[k] = i < packs ? slope.of(q[u].of(k), 0) : 0;
-            if (i < packs) storeGradients(gradients + u64(i) * n, v);
+            for (int k = 0; k < n; k++) v[k] = slope.of(q[u].of(k), 0);
+            storeGradients(gradients + u64(i) * n, v);
         }
     }
     barrier();
@@ -266,8 +260,6 @@ template <class L, class G, bool capped, bool entropy> DEVICE void softmaxRows(c
 // logits_gradients
 SOFTMAX_ROWS(f32_f32, float, float)
 SOFTMAX_ROWS(f32_bf16, float, bf16)
-SOFTMAX_ROWS(f32_f16, float, f16)
-SOFTMAX_ROWS(bf16_bf16, bf16, bf16)
 
 struct SumLossArgs {
     double* loss;        // [3]: Σ losses, rows with a target, those of them that are right; added to
