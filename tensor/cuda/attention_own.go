@@ -37,24 +37,33 @@ var flashes = []flash{
 	{128, false, tile{128, 64}, tile{128, 32}, tile{64, 64}, 1},
 	{256, false, tile{64, 32}, tile{64, 32}, tile{64, 32}, 2},
 	{64, true, tile{64, 64}, tile{64, 32}, tile{64, 64}, 1},
-	{128, true, tile{64, 64}, tile{64, 32}, tile{64, 64}, 1},
+	{128, true, tile{64, 64}, tile{64, 32}, tile{64, 32}, 1},
 	{256, true, tile{64, 32}, tile{64, 32}, tile{64, 32}, 2},
 }
 
-// flashFor is the shape for a problem. It has none for float32 and for heads of more than 256 columns.
-func flashFor(a tensor.AttentionShape, aligned bool, t tensor.Dtype) (flash, bool) {
+// flashFor is the shape for a problem whose kernels need no more shared memory than the GPU has for a
+// block: 99 KiB on compute capability 8.6 and 8.9, where heads of 128 columns take the general
+// kernels backward. There is none for float32 and for heads of more than 256 columns.
+func (d *Device) flashFor(a tensor.AttentionShape, aligned bool, t tensor.Dtype, shared func(flash) int) (flash, bool) {
 	if t == tensor.F32 {
 		return flash{}, false
 	}
 	// The plain kernels take the largest product for the largest score.
 	plain := aligned && a.SoftCap <= 0 && !a.ALiBi && a.Scale > 0
 	for _, f := range flashes {
-		if f.general && a.HeadDim <= f.headDim || plain && !f.general && a.HeadDim == f.headDim {
+		if (f.general && a.HeadDim <= f.headDim || plain && !f.general && a.HeadDim == f.headDim) && shared(f) <= d.gpu.SharedMemory {
 			return f, true
 		}
 	}
 	return flash{}, false
 }
+
+// Bytes of shared memory of the kernels. Rows stand 16 bytes further apart than they are long.
+func (f flash) bytes(rows int) int  { return rows * (f.headDim + 8) * 2 }
+func (f flash) forwardShared() int  { return f.bytes(f.forward.rows + 2*f.forward.step) }
+func (f flash) keysShared() int     { return f.bytes(2*f.keys.rows+4*f.keys.step) + 2*8*f.keys.step }
+func (f flash) queriesShared() int  { return f.bytes(2*f.queries.rows + 4*f.queries.step) }
+func (f flash) backwardShared() int { return max(f.keysShared(), f.queriesShared()) }
 
 func (f flash) kernel(what string, t tensor.Dtype) string {
 	general := ""
@@ -63,9 +72,6 @@ func (f flash) kernel(what string, t tensor.Dtype) string {
 	}
 	return fmt.Sprintf("attention.%s_%d%s_%s", what, f.headDim, general, suffix(t))
 }
-
-// shared is the bytes of n rows, which stand 16 bytes further apart than they are long.
-func (f flash) shared(rows int) int { return rows * (f.headDim + 8) * 2 }
 
 func (d *Device) attentionArgs(a tensor.AttentionShape, qkv, o, lse, starts tensor.Tensor, aligned bool) *attentionArgs {
 	return &attentionArgs{
@@ -88,9 +94,8 @@ const (
 func (d *Device) ownAttention(a tensor.Attention) {
 	aligned := alignedHeads(a.HeadDim, a.QKV, a.O)
 	args, t := d.attentionArgs(a.AttentionShape, a.QKV, a.O, a.LSE, a.Starts, aligned), a.QKV.Dtype
-	if f, ok := flashFor(a.AttentionShape, aligned, t); ok {
-		launch(d, f.kernel("forward", t), grid{X: args.items(f.forward.rows), Y: a.Heads, Threads: 128,
-			Shared: f.shared(f.forward.rows + 2*f.forward.step)}, args)
+	if f, ok := d.flashFor(a.AttentionShape, aligned, t, flash.forwardShared); ok {
+		launch(d, f.kernel("forward", t), grid{X: args.items(f.forward.rows), Y: a.Heads, Threads: 128, Shared: f.forwardShared()}, args)
 		return
 	}
 	launch(d, "attention_f32.forward_"+suffix(t), grid{X: args.items(simtSide), Y: a.Heads, Z: ceilDiv(a.HeadDim, simtSide), Threads: 256,
@@ -103,12 +108,12 @@ func (d *Device) ownAttentionBackward(a tensor.AttentionBackward) {
 	args.DOut, args.DOutStride, args.DQKV, args.DQKVStride = a.DO.Addr, uint64(a.DO.Stride), a.DQKV.Addr, uint64(a.DQKV.Stride)
 	rows := a.Heads * a.QKV.Rows()
 	args.Delta = d.workspace(4 * rows)
-	if f, ok := flashFor(a.AttentionShape, aligned, t); ok {
+	if f, ok := d.flashFor(a.AttentionShape, aligned, t, flash.backwardShared); ok {
 		launch(d, "attention.delta_"+suffix(t), grid{X: ceilDiv(rows, 16), Threads: 256}, args)
 		launch(d, f.kernel("backward_keys", t), grid{X: args.items(f.keys.rows), Y: a.KVHeads, Z: f.split, Threads: 128,
-			Shared: f.shared(2*f.keys.rows+4*f.keys.step) + 2*8*f.keys.step}, args)
+			Shared: f.keysShared()}, args)
 		launch(d, f.kernel("backward_queries", t), grid{X: args.items(f.queries.rows), Y: a.Heads, Threads: 128,
-			Shared: f.shared(2*f.queries.rows + 4*f.queries.step)}, args)
+			Shared: f.queriesShared()}, args)
 		return
 	}
 	launch(d, "attention_f32.delta_"+suffix(t), grid{X: ceilDiv(rows, 8), Threads: 256}, args)

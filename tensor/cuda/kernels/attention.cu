@@ -575,5 +575,5 @@ KERNEL_MIN(backward_keys_96_bf16, 128, 2, AttentionArgs, backwardKeys<bf16, 96, 
 KERNEL_MIN(backward_keys_128_bf16, 128, 2, AttentionArgs, backwardKeys<bf16, 128, 1, 4, 64, 64, true, true, false>)
 KERNEL_MIN(backward_keys_256_bf16, 128, 1, AttentionArgs, backwardKeysSplit<bf16, 256, 1, 4, 32, 32, false>)
 KERNEL_MIN(backward_keys_64_general_bf16, 128, 2, AttentionArgs, backwardKeys<bf16, 64, 1, 4, 64, 32, true, true, true>)
-KERNEL_MIN(backward_keys_128_general_bf16, 128, 2, AttentionArgs, backwardKeys<bf16, 128, 1, 4, 64, 32, true, true, true>)
+KERNEL_MIN(backward_keys_128_general_bf16, 128, 2, AttentionArgs, backwardKeys<bf16, 128, 1, 4, 32, 32, true, true, true>)
 KERNEL_MIN(backward_keys_256_general_bf16, 128, 1, AttentionArgs, backwardKeysSplit<bf16, 256, 1, 4, 32, 32, true>)
