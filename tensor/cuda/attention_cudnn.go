@@ -11,9 +11,10 @@ import (
 // sequence, which a small kernel makes of Starts. LSE is cuDNN's statistics: the same
 // number, and by strides in the same place.
 
-// mostDeterministic bounds the workspace of the deterministic backward pass,
-// sequences·heads·longest²·2 bytes; beyond it our own kernels are used.
-const mostDeterministic = 4 << 30
+// mostWorkspace bounds cuDNN's own workspace; beyond it our own kernels are used. The
+// deterministic backward pass has sequences·heads·longest²·2 bytes, and that of grouped
+// queries sequences·longest·heads·headDim·4, for packed rows too.
+const mostWorkspace = 4 << 30
 
 // cudnnAttention enqueues the forward pass, or tells that cuDNN doesn't take it.
 func (d *Device) cudnnAttention(a tensor.Attention) bool {
@@ -72,8 +73,8 @@ func (d *Device) cudnnAttentionBackward(a tensor.AttentionBackward) bool {
 	}
 	if s.deterministic {
 		need := s.sequences * s.heads * s.longest * s.longest * 2
-		if s.packed || need > mostDeterministic || d.gpu.Capability/10 != 9 {
-			n.refuse("no deterministic backward pass for packed rows, for a workspace past %d bytes, or but on Hopper (--fast allows the other)", mostDeterministic)
+		if s.packed || need > mostWorkspace || d.gpu.Capability/10 != 9 {
+			n.refuse("cuDNN's backward pass of the %v would not be deterministic, or take a workspace of more than 4 GiB", s)
 			return false
 		}
 	}
@@ -171,6 +172,10 @@ func (d *Device) planOf(s sdpa) *dnnPlan {
 	p := d.dnn.plan(s)
 	if p.refused != nil {
 		d.dnn.refuse("%v", p.refused)
+		return nil
+	}
+	if p.workspace > mostWorkspace {
+		d.dnn.refuse("a workspace of %d MiB for the %v", p.workspace>>20, s)
 		return nil
 	}
 	return p

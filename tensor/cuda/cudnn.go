@@ -3,6 +3,7 @@ package cuda
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"unsafe"
 
@@ -16,7 +17,9 @@ type dnn struct {
 	dnnFuncs
 	version int // 91900 is 9.19.0
 	handle  uintptr
-	plans   map[sdpa]*dnnPlan
+	// properties is, in tests, a descriptor of a GPU that plans are made for without one.
+	properties uintptr
+	plans      map[sdpa]*dnnPlan
 	// why holds the reasons, in the order met, for which attention was not left to cuDNN.
 	why []string
 	// tokenStats keeps the forward's statistics in the layout that cuDNN's other users
@@ -84,8 +87,9 @@ func (d *Device) openDNN() {
 	}
 }
 
-// open opens the library and NVRTC, with which cuDNN compiles some of its engines: it
-// asks the loader for it by name alone, and so finds the one that is open already.
+// open opens the library and NVRTC, with which cuDNN compiles its attention: it asks the
+// loader for it by name alone, and so finds the one that is open already. NVRTC asks for
+// its built-in functions likewise, a library beside it that nothing else leads to.
 func (n *dnn) open() error {
 	n.lib.find(sonames("cudnn", 9)...)
 	if n.lib.Err != nil {
@@ -101,6 +105,12 @@ func (n *dnn) open() error {
 	}
 	if cudart := int(callSize(n.getCudart)); cudart > 0 {
 		n.nvrtc.find(sonames("nvrtc", cudart/1000)...)
+		if dir := filepath.Dir(n.nvrtc.Path); n.nvrtc.Err == nil && dir != "." {
+			beside, _ := filepath.Glob(filepath.Join(dir, "libnvrtc-builtins.so.*"))
+			for _, file := range beside {
+				openLibrary(file) // without it cuDNN says which plan it can't compile
+			}
+		}
 	}
 	return nil
 }
@@ -169,6 +179,7 @@ const (
 	kindReduction     = 21
 	kindReductionOp   = 22
 	kindReshapeOp     = 31
+	kindDevice        = 38
 	heuristicsDefault = 3 // CUDNN_HEUR_MODE_A
 )
 
@@ -189,8 +200,10 @@ const (
 	typeDescriptor = 15
 	typeReduction  = 18
 	typeCharacter  = 24
-	booleanTrue    = byte(1)
-	booleanFalse   = byte(0)
+
+	booleanFalse, booleanTrue = byte(0), byte(1)
+
+	statusNotSupported = 3000
 )
 
 var (
@@ -201,11 +214,13 @@ var (
 	attrHeuristicsMode    = attr{200, typeHeuristics, "ENGINEHEUR_MODE"}
 	attrHeuristicsGraph   = attr{201, typeDescriptor, "ENGINEHEUR_OPERATION_GRAPH"}
 	attrHeuristicsResults = attr{202, typeDescriptor, "ENGINEHEUR_RESULTS"}
+	attrHeuristicsDevice  = attr{204, typeDescriptor, "ENGINEHEUR_DEVICEPROP"}
 
 	attrPlanHandle    = attr{400, typeHandle, "EXECUTION_PLAN_HANDLE"}
 	attrPlanConfig    = attr{401, typeDescriptor, "EXECUTION_PLAN_ENGINE_CONFIG"}
 	attrPlanWorkspace = attr{402, typeInt64, "EXECUTION_PLAN_WORKSPACE_SIZE"}
 	attrPlanJSON      = attr{405, typeCharacter, "EXECUTION_PLAN_JSON_REPRESENTATION"}
+	attrPlanDevice    = attr{407, typeDescriptor, "EXECUTION_PLAN_DEVICEPROP"}
 
 	attrPointwiseOpDesc = attr{750, typeDescriptor, "OPERATION_POINTWISE_PW_DESCRIPTOR"}
 	attrPointwiseOpX    = attr{751, typeDescriptor, "OPERATION_POINTWISE_XDESC"}
@@ -245,6 +260,8 @@ var (
 	attrReductionOpDesc = attr{1612, typeDescriptor, "OPERATION_REDUCTION_DESC"}
 
 	attrReshapeOpX = attr{2200, typeDescriptor, "OPERATION_RESHAPE_XDESC"}
+	attrDeviceJSON = attr{2702, typeCharacter, "DEVICEPROP_JSON_REPRESENTATION"}
+
 	attrReshapeOpY = attr{2201, typeDescriptor, "OPERATION_RESHAPE_YDESC"}
 )
 

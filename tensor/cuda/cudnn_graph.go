@@ -550,11 +550,10 @@ func (p *dnnPlan) describe(g *dnnGraph) uintptr {
 		ops = append(ops, b.finalize(op, name))
 	}
 	p.pointers = make([]uintptr, len(p.ids))
-	if b.n.handle == 0 {
-		return 0 // a test of the descriptors, without a GPU
-	}
 	graph := b.create(kindGraph)
-	setValues(b, graph, attrGraphHandle, b.n.handle)
+	if b.n.properties == 0 {
+		setValues(b, graph, attrGraphHandle, b.n.handle)
+	}
 	setValues(b, graph, attrGraphOps, ops...)
 	return b.finalize(graph, "operation graph")
 }
@@ -572,6 +571,9 @@ func (p *dnnPlan) choose(graph uintptr) {
 	h := b.create(kindHeuristics)
 	setValues(b, h, attrHeuristicsGraph, graph)
 	setValues(b, h, attrHeuristicsMode, int32(heuristicsDefault))
+	if b.n.properties != 0 {
+		setValues(b, h, attrHeuristicsDevice, b.n.properties)
+	}
 	b.finalize(h, "heuristics")
 	if b.err != nil {
 		return
@@ -579,10 +581,7 @@ func (p *dnnPlan) choose(graph uintptr) {
 	n, results := b.n, attrHeuristicsResults
 	var count int64
 	b.err = n.check("cudnnBackendGetAttribute", call(n.getAttribute, h, results.id, results.typ, 0, address(&count), 0), "%s, for %s", results.name, b.what)
-	if b.err == nil && count == 0 {
-		b.err = fmt.Errorf("cuDNN %s has no engine for the %s", n.lib.Version, b.what)
-	}
-	configs := make([]uintptr, count)
+	configs := make([]uintptr, max(count, 1))
 	for i := range configs {
 		configs[i] = b.create(kindEngineConfig)
 	}
@@ -591,10 +590,19 @@ func (p *dnnPlan) choose(graph uintptr) {
 	}
 	b.err = n.check("cudnnBackendGetAttribute", call(n.getAttribute, h, results.id, results.typ, uintptr(count), address(&count), address(&configs[0])),
 		"%s, for %s", results.name, b.what)
-	var last error
-	for _, c := range configs[:min(int(count), len(configs))] {
+	if b.err != nil {
+		return
+	}
+	// The first count was the most that there can be.
+	configs = configs[:min(int(count), len(configs))]
+	last := n.check("heuristics", statusNotSupported, "cuDNN %s has no engine for %s", n.lib.Version, b.what)
+	for _, c := range configs {
 		plan := b.create(kindPlan)
-		setValues(b, plan, attrPlanHandle, n.handle)
+		if n.properties != 0 {
+			setValues(b, plan, attrPlanDevice, n.properties)
+		} else {
+			setValues(b, plan, attrPlanHandle, n.handle)
+		}
 		setValues(b, plan, attrPlanConfig, c)
 		if b.err != nil {
 			return
@@ -615,11 +623,15 @@ func (p *dnnPlan) choose(graph uintptr) {
 
 // engine is cuDNN's own description of the plan, for tests and logs.
 func (p *dnnPlan) engine() string {
-	n := p.n
+	n, a := p.n, attrPlanJSON
 	var count int64
-	text := make([]byte, 64<<10)
-	if call(n.getAttribute, p.plan, attrPlanJSON.id, attrPlanJSON.typ, uintptr(len(text)-1), address(&count), address(&text[0])) != 0 {
-		return ""
+	code := call(n.getAttribute, p.plan, a.id, a.typ, 0, address(&count), 0)
+	text := make([]byte, count+1)
+	if code == 0 {
+		code = call(n.getAttribute, p.plan, a.id, a.typ, uintptr(count), address(&count), address(&text[0]))
+	}
+	if err := n.check("cudnnBackendGetAttribute", code, "%s", a.name); err != nil {
+		return err.Error()
 	}
 	return goString(address(&text[0]))
 }

@@ -265,30 +265,63 @@ func loggedGraphs(t *testing.T) (map[string]string, bool) {
 	return out, true
 }
 
-// TestCuDNNDescriptors sets every attribute of every descriptor of many cases, which a
-// libcudnn checks without a GPU.
-func TestCuDNNDescriptors(t *testing.T) {
+// hopper is what cuDNN wants to know of a GPU, an H200 (its JSON representation).
+const hopper = `{"deviceVer":900,"driverVer":13000,"cudaDeviceId":0,"multiProcessorCount":132,"maxGridSize":[2147483647,65535,65535],
+"maxBlockSize":[1024,1024,64],"regsPerBlock":65536,"warpSize":32,"maxSharedMemoryPerBlock":49152,"maxSharedMemoryPerBlockOptin":232448,
+"reservedSharedMemoryPerBlock":1024,"maxRegistersPerSM":65536,"maxCtasPerSM":32,"maxThreadsPerBlock":1024,"maxThreadsPerSM":2048,
+"pciDeviceId":0,"isTccDriver":0,"supportCoopLaunch":1,"totalGlobalMem":150000000000,"smClockRateKHz":1980000,"memClockRateKHz":3201000,
+"l2CacheSize":62914560,"deviceName":"NVIDIA H200"}`
+
+// TestCuDNNPlans describes every kind of case that attention_cudnn.go has to cuDNN, for a
+// GPU that isn't there, and finds the operation graphs taken. With RINGTAIL_CUDNN_PLANS it
+// makes plans as well: it needs a libcuda (any: no GPU is asked), and some seconds a plan,
+// which is the time that NVRTC takes for cuDNN's kernel.
+func TestCuDNNPlans(t *testing.T) {
 	n := &dnn{}
 	n.lib.Name, n.nvrtc.Name = "cudnn", "nvrtc"
 	if err := n.open(); err != nil {
 		t.Skip("no cuDNN: ", err)
 	}
 	t.Logf("cuDNN %s of %s; NVRTC %s %v", n.lib.Version, n.lib.Path, n.nvrtc.Path, n.nvrtc.Err)
-	for _, c := range graphCases {
-		for variant := range 16 {
-			s := c.s
-			s.backward, s.deterministic, s.fullRagged = variant&1 != 0, variant&2 != 0, variant&4 != 0
-			if variant&8 != 0 {
-				s.window = 100
-				s.dQ, s.dKV, s.dO = 2*s.dQ, 2*s.dKV, 2*s.dO
+	device := descriptors{n: n, what: "a GPU"}
+	defer device.free()
+	n.properties = device.create(kindDevice)
+	setValues(&device, n.properties, attrDeviceJSON, []byte(hopper)...)
+	device.finalize(n.properties, "device")
+	if device.err != nil {
+		t.Fatal(device.err)
+	}
+	for _, heads := range [][3]int{{4, 4, 128}, {8, 2, 64}, {8, 8, 80}} {
+		for variant := range 64 {
+			h, kv, dim := heads[0], heads[1], heads[2]
+			row := (h + 2*kv) * dim
+			s := sdpa{dtype: tensor.BF16, sequences: 3, longest: 300, heads: h, kvHeads: kv, headDim: dim,
+				q: row, kv: row, o: h * dim, dO: h * dim, dQ: row, dKV: row, statsSequence: 300, statsHead: 900, statsToken: 1}
+			s.packed, s.backward = variant&1 != 0, variant&2 != 0
+			s.deterministic = variant&4 != 0
+			s.fullRagged = variant&8 != 0
+			if variant&16 != 0 {
+				s.window = 70
+				s.dQ, s.dKV, s.dO = 2*row, 2*row, 2*h*dim
 			}
-			if s.deterministic && !s.backward {
+			if variant&32 != 0 {
+				s.statsSequence, s.statsHead = 300*h, 300
+				if s.packed {
+					s.statsHead, s.statsToken = 1, h
+				}
+			}
+			if s.deterministic && (!s.backward || s.packed) || s.fullRagged && (!s.packed || !s.backward || h == kv) {
 				continue
 			}
+			label := fmt.Sprintf("%v, statistics %d %d %d, full heads by tokens %v", s, s.statsSequence, s.statsHead, s.statsToken, s.fullRagged)
 			p := &dnnPlan{descriptors: descriptors{n: n, what: s.String()}}
-			p.describe(newSDPA(s))
+			graph := p.describe(newSDPA(s))
+			if p.err == nil && os.Getenv("RINGTAIL_CUDNN_PLANS") != "" {
+				p.choose(graph)
+				t.Logf("%s: workspace %d", label, p.workspace)
+			}
 			if p.err != nil {
-				t.Errorf("%s: %v", c.name, p.err)
+				t.Errorf("%s: %v", label, p.err)
 			}
 			p.free()
 		}
