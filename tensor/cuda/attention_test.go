@@ -106,3 +106,78 @@ func near(t *testing.T, name string, got, want []float64, bound float64) {
 		t.Errorf("%s: relative error %.2g, the largest %.2g; the bounds are %.2g and %.2g", name, relative, worst, bound, 15*bound)
 	}
 }
+
+// BenchmarkAttention times our own kernels and cuDNN's on a GPU, 32 calls at a time. FLOPs are counted as
+// FlashAttention's authors do: 2·T·length·Heads·HeadDim for causal attention, 2.5 times that backward.
+//
+//	RINGTAIL_TEST_GPU=1 go test ./tensor/cuda -run - -bench Attention
+func BenchmarkAttention(b *testing.B) {
+	if !onGPU() {
+		b.Skip("not on a GPU")
+	}
+	d := open(b, Options{Float: tensor.BF16})
+	defer d.Close()
+	for _, c := range []struct{ sequences, length, heads, kvHeads, headDim int }{
+		{4, 2048, 32, 32, 128}, {4, 2048, 32, 8, 128}, {4, 2048, 32, 32, 64}, {4, 4096, 32, 8, 128}, {16, 1024, 12, 12, 64}, {4, 2048, 8, 4, 256},
+	} {
+		tokens, columns := c.sequences*c.length, c.heads*c.headDim
+		shape := tensor.AttentionShape{Heads: c.heads, KVHeads: c.kvHeads, HeadDim: c.headDim, Scale: float32(1 / math.Sqrt(float64(c.headDim)))}
+		var buffers []*tensor.Buffer
+		blank := func(t tensor.Dtype, shape ...int) tensor.Tensor {
+			x, buffer, err := tensor.New(d, t, shape...)
+			if err != nil {
+				b.Fatal(err)
+			}
+			buffers = append(buffers, buffer)
+			return x
+		}
+		qkv, dqkv := blank(tensor.BF16, tokens, columns+2*c.kvHeads*c.headDim), blank(tensor.BF16, tokens, columns+2*c.kvHeads*c.headDim)
+		o, do, lse := blank(tensor.BF16, tokens, columns), blank(tensor.BF16, tokens, columns), blank(tensor.F32, c.heads, tokens)
+		starts := blank(tensor.I32, c.sequences+1)
+		first := []int32{0}
+		for range c.sequences {
+			first = append(first, first[len(first)-1]+int32(c.length))
+		}
+		tensor.SetInt32(starts, first)
+		v := slices.Repeat([]float64{0.5, -1, 0.25, 1.5, -0.75, 0.125, -0.3}, qkv.Len()/7+1)
+		tensor.SetFloat64(qkv, v[:qkv.Len()])
+		tensor.SetFloat64(do, v[:do.Len()])
+		forward := tensor.Attention{AttentionShape: shape, O: o, LSE: lse, QKV: qkv, Starts: starts, Longest: c.length, Dense: true}
+		backward := tensor.AttentionBackward{AttentionShape: shape, DQKV: dqkv, DO: do, O: o, LSE: lse, QKV: qkv, Starts: starts,
+			Longest: c.length, Dense: true}
+		flops := 2 * float64(tokens) * float64(c.length) * float64(columns)
+		for _, way := range []struct {
+			name  string
+			flops float64
+			run   func() bool
+		}{
+			{"own/forward", flops, func() bool { d.ownAttention(forward); return true }},
+			{"own/backward", 2.5 * flops, func() bool { d.ownAttentionBackward(backward); return true }},
+			{"cudnn/forward", flops, func() bool { return d.cudnnAttention(forward) }},
+			{"cudnn/backward", 2.5 * flops, func() bool { return d.cudnnAttentionBackward(backward) }},
+		} {
+			b.Run(fmt.Sprintf("%dx%d/heads=%d,%d,%d/%s", c.sequences, c.length, c.heads, c.kvHeads, c.headDim, way.name), func(b *testing.B) {
+				if !way.run() {
+					b.Skip("cuDNN doesn't take it")
+				}
+				if err := d.Sync(); err != nil {
+					b.Fatal(err)
+				}
+				b.ResetTimer()
+				const calls = 32
+				for range b.N {
+					for range calls {
+						way.run()
+					}
+					if err := d.Sync(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(way.flops*calls*float64(b.N)/b.Elapsed().Seconds()/1e12, "TFLOP/s")
+			})
+		}
+		for _, buffer := range buffers {
+			buffer.Free()
+		}
+	}
+}
