@@ -111,17 +111,23 @@ func logProbBackwardTrial(tr *trial, r scored, temperature, limit float32, of, w
 	lseValues, entropyValues := r.forward(float64(temperature), limit)
 	lse := tr.wide("LSE", lseValues, r.tokens)
 	var dx, dw, dl, dh, entropies *operand
+	dlv, dhv := make([]float64, r.tokens), make([]float64, r.tokens)
 	if of != "entropy" {
-		dl = tr.wide("DLogProbs", derivatives(), r.tokens)
+		dlv = derivatives()
+		dl = tr.wide("DLogProbs", dlv, r.tokens)
 	}
 	if of != "log-probability" {
-		dh, entropies = tr.wide("DEntropies", derivatives(), r.tokens), tr.wide("Entropies", entropyValues, r.tokens)
+		dhv = derivatives()
+		dh, entropies = tr.wide("DEntropies", dhv, r.tokens), tr.wide("Entropies", entropyValues, r.tokens)
 	}
 	if wanted != "DW" {
-		dx = tr.blank("DX", r.tokens, r.hidden).through(gradients)
+		dx = tr.blank("DX", r.tokens, r.hidden)
 	}
 	if wanted != "DX" {
-		dw = tr.gradient("DW", r.vocab, r.hidden).through(gradients)
+		dw = tr.gradient("DW", r.vocab, r.hidden)
+	}
+	if narrow(tr.dev) {
+		r.bound(dx, dw, float64(temperature), limit, dlv, dhv)
 	}
 	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
 		ops.LogProbBackward(tensor.LogProbBackward{DX: at(dx), DW: at(dw), DLogProbs: at(dl), DEntropies: at(dh), X: at(x), W: at(w),
@@ -144,21 +150,11 @@ func (tr *trial) scored(shape [3]int, ignored string) scored {
 // forward is LSE and the entropies, as a forward pass leaves them.
 func (r scored) forward(temperature float64, limit float32) (lse, entropies []float64) {
 	lse, entropies = make([]float64, r.tokens), make([]float64, r.tokens)
-	z := make([]float64, r.vocab)
 	for t, target := range r.targets {
 		if target < 0 {
 			continue
 		}
-		for v := range z {
-			z[v] = 0
-			for k := range r.hidden {
-				z[v] += r.x[t*r.hidden+k] * r.w[v*r.hidden+k]
-			}
-		}
-		z := capped(z, limit)
-		for v := range z {
-			z[v] /= temperature
-		}
+		z := r.logits(t, temperature, limit)
 		lse[t] = logSumExp(z)
 		for _, v := range z {
 			if p := math.Exp(v - lse[t]); p != 0 {
@@ -167,6 +163,58 @@ func (r scored) forward(temperature float64, limit float32) (lse, entropies []fl
 		}
 	}
 	return lse, entropies
+}
+
+// logits are those of row t, over the temperature.
+func (r scored) logits(t int, temperature float64, limit float32) []float64 {
+	z := make([]float64, r.vocab)
+	for v := range z {
+		for k := range r.hidden {
+			z[v] += r.x[t*r.hidden+k] * r.w[v*r.hidden+k]
+		}
+	}
+	z = capped(z, limit)
+	for v := range z {
+		z[v] /= temperature
+	}
+	return z
+}
+
+// bound tells DX and DW (see summed) what they are made of, by the derivatives dl and dh of each
+// row's log-probability and entropy: products of the logits' gradients, which tensor cores take
+// as 16-bit floats, with W and X.
+func (r scored) bound(dx, dw *operand, temperature float64, limit float32, dl, dh []float64) {
+	lse, entropies := r.forward(temperature, limit)
+	boundX, boundW := make([]float64, r.tokens*r.hidden), make([]float64, r.vocab*r.hidden)
+	for t, target := range r.targets {
+		if target < 0 || dl[t] == 0 && dh[t] == 0 || math.IsNaN(lse[t]) {
+			continue
+		}
+		for j, z := range r.logits(t, temperature, limit) {
+			dz := 0.0
+			if p := math.Exp(z - lse[t]); p != 0 {
+				dz = -p * (dl[t] + dh[t]*(z-lse[t]+entropies[t]))
+			}
+			if j == target {
+				dz += dl[t]
+			}
+			if limit > 0 {
+				y := z * temperature / float64(limit)
+				dz *= 1 - y*y
+			}
+			dz = math.Abs(dz / temperature)
+			for k := range r.hidden {
+				boundX[t*r.hidden+k] += dz * math.Abs(r.w[j*r.hidden+k])
+				boundW[j*r.hidden+k] += dz * math.Abs(r.x[t*r.hidden+k])
+			}
+		}
+	}
+	if dx != nil {
+		dx.summed(boundX)
+	}
+	if dw != nil {
+		dw.summed(boundW)
+	}
 }
 
 // scoredExtremes are distributions at which sums cancel or exponentials overflow.

@@ -45,10 +45,11 @@ func (s *suite) always(l layout, format string, args ...any) *trial {
 type operand struct {
 	name   string
 	shape  []int
-	result bool     // may change and is compared
-	exact  bool     // compared without tolerance
-	steps  float64  // see through
-	of     *operand // see rounds
+	result bool      // may change and is compared
+	exact  bool      // compared without tolerance
+	steps  float64   // see through
+	bound  []float64 // see summed
+	of     *operand  // see rounds
 	ignore map[int]bool
 	dev    side
 	ref    side
@@ -130,10 +131,10 @@ func (o *operand) exactly() *operand {
 // How often a 16-bit device may round on the way to a result, beside the rounding of the
 // result itself; see through. Tensor cores take 16-bit operands, so what is multiplied
 // again is rounded: the probabilities of attention before they meet the values, and those
-// and the gradients of scores or logits in backward passes, where sums of many such
-// products are also of either sign: of n products, each off by up to a unit of rounding
-// u, the sum is off by u·√(n/3) times a typical product, 0.6·u of a typical sum, which
-// the largest of very many sums exceeds sixfold.
+// and the gradients of scores in its backward pass, where sums of many such products
+// are also of either sign: of n products, each off by up to a unit of rounding u, the
+// sum is off by u·√(n/3) times a typical product, 0.6·u of a typical sum, which the
+// largest of very many sums exceeds sixfold.
 const (
 	probabilities = 2
 	gradients     = 4
@@ -143,6 +144,14 @@ const (
 // its float type: its error may be n units of that rounding larger.
 func (o *operand) through(n float64) *operand {
 	o.steps = n
+	return o
+}
+
+// summed says that a result is made of products one of whose factors a 16-bit device may
+// have rounded: the error of each element may be a unit of that rounding times the sum of its
+// products' absolute values larger.
+func (o *operand) summed(bound []float64) *operand {
+	o.bound = bound
 	return o
 }
 
@@ -357,9 +366,13 @@ func (tr *trial) compare(o *operand, wantImage, gotImage []byte, source []float6
 		absolute, last = 0, 0
 	}
 	unit := max(1, rms(want))
-	tolerance := func(want float64) float64 {
-		_, exp := math.Frexp(want) // |want| is in [2^(exp-1), 2^exp)
-		return absolute*max(unit, math.Abs(want)) + math.Ldexp(last, exp-1)
+	tolerance := func(i int) float64 {
+		_, exp := math.Frexp(want[i]) // |want| is in [2^(exp-1), 2^exp)
+		t := absolute*max(unit, math.Abs(want[i])) + math.Ldexp(last, exp-1)
+		if o.bound != nil {
+			t += rounding[float] * o.bound[i]
+		}
+		return t
 	}
 	for i := range want {
 		switch {
@@ -367,9 +380,9 @@ func (tr *trial) compare(o *operand, wantImage, gotImage []byte, source []float6
 		case same(want[i], wantBefore[i]) && !same(got[i], gotBefore[i]):
 			tr.failf("%s: %s%v[%d] should stay %g, is %g", tr.name, o.label(), o.shape, i, gotBefore[i], got[i])
 			return
-		case !within(got[i], want[i], tolerance(want[i])):
+		case !within(got[i], want[i], tolerance(i)):
 			tr.failf("%s: %s%v[%d] is %g, want %g: error %.3g, tolerance %.3g", tr.name, o.label(), o.shape, i, got[i], want[i],
-				math.Abs(got[i]-want[i]), tolerance(want[i]))
+				math.Abs(got[i]-want[i]), tolerance(i))
 			return
 		case source != nil && !same(want[i], wantBefore[i]) && !same(got[i], source[i]):
 			tr.failf("%s: %s%v[%d] is %g, but %s rounded is %g", tr.name, o.label(), o.shape, i, got[i], o.of.name, source[i])
