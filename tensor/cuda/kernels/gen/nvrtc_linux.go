@@ -10,8 +10,7 @@ import (
 )
 
 // nvrtc is NVIDIA's runtime compiler for CUDA C++ (NVRTC, CUDA Toolkit Documentation),
-// as far as it is used here. Sizes of strings count their final zero. It compiles
-// several programs at once from several threads.
+// as far as it is used here. Sizes of strings count their final zero.
 type nvrtc struct {
 	createProgram  func(program *uintptr, source, name string, headers int32, texts, names **byte) int32
 	compileProgram func(program uintptr, options int32, texts **byte) int32
