@@ -114,7 +114,8 @@ type Ops struct {
 // transposed operand: C [m, n]; A [m, k] or, transposed, [k, m]; B [k, n] or,
 // transposed, [n, k]. A linear layer y = x·Wᵀ + b with W [out, in] is
 // {C: y, A: x, B: W, TransB: true, Bias: b}. Operands may have strides. Beta is
-// 0 (C's old content is never read) or 1. Bias [n] is optional.
+// 0 (C's old content is never read) or 1. Bias [n] is optional. The product may be
+// rounded to C's type before C's old content and Bias are added, as cuBLASLt's is.
 type Matmul struct {
 	C, A, B        Tensor
 	TransA, TransB bool

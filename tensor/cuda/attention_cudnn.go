@@ -144,8 +144,8 @@ func (d *Device) sdpaOf(a tensor.AttentionShape, qkv, o, lse, starts tensor.Tens
 		return refuse("heads of %d columns", a.HeadDim)
 	case !aligned16(qkv, o) || o.Dtype != s.dtype || lse.Dtype != tensor.F32:
 		return refuse("QKV %v, O %v, LSE %v: types or alignment", qkv, o, lse)
-	case s.sequences < 1 || longest < 1:
-		return refuse("no sequences")
+	case s.sequences < 1 || longest < 2: // of one token cuDNN 9.19 writes no statistics
+		return refuse("sequences of fewer than two tokens")
 	case dense && tokens != s.sequences*longest:
 		return refuse("dense rows of %d tokens that are not %d sequences of %d", tokens, s.sequences, longest)
 	case s.packed && d.gpu.Capability < 90:

@@ -186,7 +186,7 @@ func (b *blas) plan(k gemmKey) (*gemmPlan, error) {
 	err := checkLt("cublasLtMatmulDescCreate", call(b.descCreate, address(&p.desc), compute, cuda32F), "%+v", k)
 	set := func(attribute uintptr, value unsafe.Pointer, size uintptr) {
 		if err == nil {
-			err = checkLt("cublasLtMatmulDescSetAttribute", call(b.descSet, p.desc, attribute, uintptr(value), size), "attribute %d of %+v", attribute, k)
+			err = checkLt("cublasLtMatmulDescSetAttribute", call(b.descSet, p.desc, attribute, value, size), "attribute %d of %+v", attribute, k)
 		}
 	}
 	op := func(trans bool) *int32 {
@@ -256,7 +256,7 @@ func (b *blas) candidates(k gemmKey, p *gemmPlan, most int) ([]candidate, error)
 	results := make([]uint64, most*heuristicResultSize/8)
 	var n int32
 	code := call(b.heuristic, b.handle, p.desc, p.a, p.b, p.c, p.c, preference, uintptr(most), address(&results[0]), address(&n))
-	if code == 15 || code == 0 && n == 0 {
+	if code == 15 || code == 7 || code == 0 && n == 0 { // not supported; 7 for a bias of another type than C
 		return nil, nil
 	}
 	if err := checkLt("cublasLtMatmulAlgoGetHeuristic", code, "%+v", k); err != nil {

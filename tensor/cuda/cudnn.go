@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"unsafe"
 
 	"ringtail/tensor"
 )
@@ -60,6 +59,7 @@ func (d *Device) openDNN() {
 	n := &d.dnn
 	n.plans = map[sdpa]*dnnPlan{}
 	n.lib.Name, n.nvrtc.Name = "cudnn", "nvrtc"
+	n.fullRagged = true
 	if d.opt.Float == tensor.F32 {
 		n.refuse("attention in float32 is not cuDNN's")
 		return
@@ -158,7 +158,7 @@ func (n *dnn) check(name string, code int32, detail string, args ...any) error {
 	}
 	said := make([]byte, 1024)
 	call(n.lastErrorString, address(&said[0]), uintptr(len(said)))
-	if words := goString(address(&said[0])); words != "" {
+	if words := goString(uintptr(address(&said[0]))); words != "" {
 		e.Detail += " (cuDNN: " + strings.TrimSpace(words) + ")"
 	}
 	return e
@@ -307,6 +307,6 @@ func setValues[T int64 | int32 | uintptr | byte](b *descriptors, d uintptr, a at
 	if b.err != nil {
 		return
 	}
-	code := call(b.n.setAttribute, d, a.id, a.typ, uintptr(len(values)), uintptr(unsafe.Pointer(&values[0])))
+	code := call(b.n.setAttribute, d, a.id, a.typ, uintptr(len(values)), address(&values[0]))
 	b.err = b.n.check("cudnnBackendSetAttribute", code, "%s = %v, for %s", a.name, values, b.what)
 }

@@ -633,7 +633,7 @@ func (p *dnnPlan) engine() string {
 	if err := n.check("cudnnBackendGetAttribute", code, "%s", a.name); err != nil {
 		return err.Error()
 	}
-	return goString(address(&text[0]))
+	return goString(uintptr(address(&text[0])))
 }
 
 // run executes the plan with the memory of each role. Scalars are read meanwhile.

@@ -1,6 +1,12 @@
 package cuda
 
-import "github.com/ebitengine/purego"
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+)
 
 func openLibrary(path string) (uintptr, error) {
 	return purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL)
@@ -8,18 +14,27 @@ func openLibrary(path string) (uintptr, error) {
 
 func symbol(handle uintptr, name string) (uintptr, error) { return purego.Dlsym(handle, name) }
 
-// call calls a C function whose arguments are whole numbers and addresses; its result is an int.
-//
-//go:uintptrescapes
-func call(f uintptr, args ...uintptr) int32 {
-	r, _, _ := purego.SyscallN(f, args...)
-	return int32(r)
-}
+// call calls a C function whose result is an int. Arguments are whole numbers, device
+// addresses and handles (uintptr), and addresses of Go variables (address), which stay
+// where they are, and alive, until it returns.
+func call(f uintptr, args ...any) int32 { return int32(callSize(f, args...)) }
 
 // callSize calls a C function whose result is a size_t.
-//
-//go:uintptrescapes
-func callSize(f uintptr, args ...uintptr) uintptr {
-	r, _, _ := purego.SyscallN(f, args...)
+func callSize(f uintptr, args ...any) uintptr {
+	var raw [20]uintptr
+	for i, a := range args {
+		switch a := a.(type) {
+		case uintptr:
+			raw[i] = a
+		case unsafe.Pointer:
+			raw[i] = uintptr(a)
+		case int:
+			raw[i] = uintptr(a)
+		default:
+			panic(fmt.Sprintf("cuda: an argument of type %T", a))
+		}
+	}
+	r, _, _ := purego.SyscallN(f, raw[:len(args)]...)
+	runtime.KeepAlive(args)
 	return r
 }

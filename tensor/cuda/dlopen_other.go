@@ -15,6 +15,6 @@ func symbol(uintptr, string) (uintptr, error) {
 	return 0, fmt.Errorf("no libraries on %s", runtime.GOOS)
 }
 
-func call(uintptr, ...uintptr) int32 { panic("cuda: no driver") }
+func call(uintptr, ...any) int32 { panic("cuda: no driver") }
 
-func callSize(uintptr, ...uintptr) uintptr { panic("cuda: no driver") }
+func callSize(uintptr, ...any) uintptr { panic("cuda: no driver") }

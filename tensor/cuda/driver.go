@@ -116,19 +116,8 @@ func bindFunctions(to any, handle uintptr) error {
 	return nil
 }
 
-// address is that of a Go variable for the duration of a call in whose arguments it
-// stands. The variable is moved to the heap: a stack could move before the call.
-func address[T any](p *T) uintptr {
-	if escape.always {
-		escape.to = unsafe.Pointer(p)
-	}
-	return uintptr(unsafe.Pointer(p))
-}
-
-var escape struct {
-	always bool // never set
-	to     unsafe.Pointer
-}
+// address is that of a Go variable, as an argument of call.
+func address[T any](p *T) unsafe.Pointer { return unsafe.Pointer(p) }
 
 // Error is a failed call of a native library.
 type Error struct {

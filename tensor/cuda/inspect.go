@@ -41,7 +41,10 @@ func Inspect() Findings {
 	if d.dnn.lib.Err != nil {
 		f.Notes = append(f.Notes, fmt.Sprintf("without cuDNN attention runs on our own kernels, at about half the speed; pip install nvidia-cudnn-cu%d brings it, or set RINGTAIL_CUDA_DIR to its folder", major))
 	}
-	if _, err := d.function("elementwise.add_bf16", 0); err != nil {
+	d.enter()
+	_, err = d.function("elementwise.add_bf16", 0)
+	d.leave()
+	if err != nil {
 		f.Problem = fmt.Sprintf("kernels don't load: %v", err)
 	}
 	return f

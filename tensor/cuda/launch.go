@@ -2,7 +2,7 @@ package cuda
 
 import (
 	"fmt"
-	"runtime"
+	"unsafe"
 )
 
 // grid is the shape of a launch: blocks (Y and Z 0 mean 1; X 0 launches nothing),
@@ -26,10 +26,9 @@ func launch[A any](d *Device, kernel string, g grid, args *A) {
 		d.fail(err)
 		return
 	}
-	params := [1]uintptr{address(args)}
+	params := [1]unsafe.Pointer{address(args)}
 	code := call(cu.launchKernel, f, uintptr(g.X), uintptr(max(g.Y, 1)), uintptr(max(g.Z, 1)), uintptr(g.Threads), 1, 1,
 		uintptr(g.Shared), d.stream, address(&params[0]), 0)
-	runtime.KeepAlive(args)
 	if code != 0 {
 		d.fail(check("cuLaunchKernel", code, "%s, grid %d x %d x %d of %d threads, %d bytes shared: %s", kernel, g.X, max(g.Y, 1), max(g.Z, 1),
 			g.Threads, g.Shared, fmt.Sprintf("%+v", *args)))

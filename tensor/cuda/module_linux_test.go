@@ -47,7 +47,7 @@ func TestLink(t *testing.T) {
 		return result
 	})
 	cu.linkComplete = purego.NewCallback(func(state, cubin, size uintptr) uintptr {
-		*(*uintptr)(at(cubin)), *(*uintptr)(at(size)) = address(&image[0]), uintptr(len(image))
+		*(*uintptr)(at(cubin)), *(*uintptr)(at(size)) = uintptr(address(&image[0])), uintptr(len(image))
 		return 0
 	})
 	cu.linkDestroy = purego.NewCallback(func(state uintptr) uintptr {
