@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"io"
 	"math"
 	"slices"
 	"time"
@@ -21,6 +22,8 @@ type SFTOptions struct {
 	// the result calls all that.
 	Grad, State tensor.Dtype
 	Mode        string
+	// Trace, on a GPU, receives a Chrome trace of one step's kernels.
+	Trace io.Writer
 }
 
 // SFTResult is a measured training step.

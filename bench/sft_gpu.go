@@ -2,12 +2,14 @@ package bench
 
 import (
 	"fmt"
+	"io"
 	"time"
 
 	"ringtail/model"
 	"ringtail/optim"
 	"ringtail/rng"
 	"ringtail/tensor"
+	"ringtail/tensor/cuda"
 )
 
 // peakFLOPS is what MFU is a part of: the dense bfloat16 rate on an H100's or H200's data
@@ -34,6 +36,14 @@ type GPUSFTResult struct {
 	UpdateS   float64 `json:"update_s"`
 	StartS    float64 `json:"start_s"` // from weights in place to the end of the first step
 	FirstLoss float64 `json:"first_loss"`
+
+	Kernels []cuda.Timing `json:"kernels,omitempty"` // of a step, with a profile
+}
+
+// profiler is a device that times its kernels.
+type profiler interface {
+	StartProfile()
+	StopProfile(trace io.Writer) ([]cuda.Timing, error)
 }
 
 // meter is a device that counts the memory of tensors.
@@ -134,7 +144,7 @@ func GPUSFT(dev tensor.Device, name string, opt SFTOptions, seconds float64) (*G
 		}
 		times = append(times, time.Since(begin).Seconds()/float64(count))
 	}
-	loss := b.lastLoss()
+	loss, r := b.lastLoss(), &GPUSFTResult{}
 	var phases [3][]float64
 	for range 5 {
 		n++
@@ -148,10 +158,21 @@ func GPUSFT(dev tensor.Device, name string, opt SFTOptions, seconds float64) (*G
 			phases[i] = append(phases[i], time.Since(begin).Seconds())
 		}
 	}
+	if x, ok := dev.(profiler); ok && opt.Trace != nil {
+		n++
+		b.next(n)
+		x.StartProfile()
+		forward()
+		b.prog.Backward()
+		update()
+		if r.Kernels, err = x.StopProfile(opt.Trace); err != nil {
+			return nil, err
+		}
+	}
 	params, _ := m.Store.Params()
 	sec, tokens := median(times), float64(s.batch*s.seq)
 	flops := (6*float64(params) + 6*float64(s.layers*s.hidden*s.seq)) * tokens
-	r := &GPUSFTResult{Bench: "sft", Model: name, Mode: opt.Mode, Device: dev.Name(), Batch: s.batch, Seq: s.seq, Params: params,
+	*r = GPUSFTResult{Kernels: r.Kernels, Bench: "sft", Model: name, Mode: opt.Mode, Device: dev.Name(), Batch: s.batch, Seq: s.seq, Params: params,
 		TokPerS: round(tokens/sec, 0), MFU: round(flops/sec/peakFLOPS, 4), Loss: round(loss, 4), StepS: round(sec, 5),
 		ForwardS: round(median(phases[0]), 5), BackwardS: round(median(phases[1]), 5), UpdateS: round(median(phases[2]), 5),
 		StartS: round(start, 3), FirstLoss: round(first, 4)}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -64,6 +65,7 @@ type benchSFTCmd struct {
 	Dtype     string   `default:"auto" enum:"auto,f32,bf16" help:"Weights and activations: f32, bf16"`
 	State     string   `default:"f32" enum:"f32,bf16" help:"Master weights and moments: f32; or bf16, without master weights"`
 	Fast      bool     `default:"true" negatable:"" help:"On a GPU: allow what gives other bytes on every run"`
+	Profile   string   `placeholder:"FILE" help:"On a GPU: write a Chrome trace of a step's kernels, and list them"`
 	Seconds   float64  `default:"3" help:"On a GPU: least length of each of three windows"`
 	JSON      bool     `help:"Print JSON, an object a line"`
 }
@@ -99,6 +101,14 @@ func (c *benchSFTCmd) onGPU(e *env) error {
 		if c.State == "bf16" {
 			opt.State = tensor.BF16
 		}
+		if c.Profile != "" {
+			f, err := os.Create(c.Profile)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			opt.Trace = f
+		}
 		r, err := bench.GPUSFT(dev, name, opt, c.Seconds)
 		device.Close(dev)
 		if err != nil {
@@ -107,6 +117,11 @@ func (c *benchSFTCmd) onGPU(e *env) error {
 		if err := show(e, c.JSON, r, "%s: %.0f tokens/s, MFU %.1f %% (%d x %d tokens in %.4f s, %s, peak %.2f GiB)\n", r.Model, r.TokPerS,
 			100*r.MFU, r.Batch, r.Seq, r.StepS, r.Mode, r.PeakGiB); err != nil {
 			return err
+		}
+		for _, k := range r.Kernels {
+			if !c.JSON {
+				fmt.Fprintf(e.stdout, "%9.3f ms %5d x %s\n", k.Millis, k.Count, k.Name)
+			}
 		}
 	}
 	return nil

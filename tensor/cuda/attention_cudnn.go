@@ -185,6 +185,9 @@ func (d *Device) runSDPA(p *dnnPlan, m *[roles]uintptr, workspace uintptr, scale
 	d.enter()
 	defer d.leave()
 	p.scalars[roleScale] = scale
+	if done := d.timed(p.what); done != nil {
+		defer done()
+	}
 	d.fail(p.run(m, workspace))
 }
 

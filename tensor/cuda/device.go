@@ -47,6 +47,7 @@ type Device struct {
 	blas    blas
 	dnn     dnn
 	graphs  int // alive
+	profile *profile
 }
 
 // Info describes a GPU.

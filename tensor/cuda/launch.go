@@ -26,6 +26,9 @@ func launch[A any](d *Device, kernel string, g grid, args *A) {
 		d.fail(err)
 		return
 	}
+	if done := d.timed(kernel); done != nil {
+		defer done()
+	}
 	params := [1]unsafe.Pointer{address(args)}
 	code := call(cu.launchKernel, f, uintptr(g.X), uintptr(max(g.Y, 1)), uintptr(max(g.Z, 1)), uintptr(g.Threads), 1, 1,
 		uintptr(g.Shared), d.stream, address(&params[0]), 0)

@@ -1,6 +1,8 @@
 package cuda
 
 import (
+	"fmt"
+
 	"ringtail/tensor"
 )
 
@@ -54,10 +56,28 @@ func (d *Device) runPlan(k gemmKey, p *gemmPlan, m tensor.Matmul) {
 			return
 		}
 	}
+	if d.profile != nil {
+		defer d.timed(k.label())()
+	}
 	alpha, beta := float32(1), m.Beta
 	code := call(b.matmul, b.handle, p.desc, address(&alpha), m.B.Addr, p.a, m.A.Addr, p.b, address(&beta), m.C.Addr, p.c, m.C.Addr, p.c,
 		address(&p.algorithm), space, gemmWorkspace, d.stream)
 	d.fail(checkLt("cublasLtMatmul", code, "C %v = A %v · B %v, %+v", m.C, m.A, m.B, k))
+}
+
+// label names a product in profiles.
+func (k gemmKey) label() string {
+	side := func(trans bool) string {
+		if trans {
+			return "T"
+		}
+		return "N"
+	}
+	s := fmt.Sprintf("gemm %s%s %dx%dx%d %v", side(k.transA), side(k.transB), k.m, k.n, k.k, k.typeC)
+	if k.accumulate {
+		s += " +="
+	}
+	return s
 }
 
 // gemmSpace is cuBLASLt's scratch: its own, for products run within operations that

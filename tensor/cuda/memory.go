@@ -294,6 +294,9 @@ func (d *Device) memset(p uintptr, value byte, n int) {
 	}
 	d.enter()
 	defer d.leave()
+	if done := d.timed("memset"); done != nil {
+		defer done()
+	}
 	d.fail(check("cuMemsetD8Async", call(cu.memsetD8Async, p, uintptr(value), uintptr(n), d.stream)))
 }
 
@@ -304,6 +307,9 @@ func (d *Device) copyBytes(to, from uintptr, n int) {
 	}
 	d.enter()
 	defer d.leave()
+	if done := d.timed("copy"); done != nil {
+		defer done()
+	}
 	d.fail(check("cuMemcpyDtoDAsync", call(cu.memcpyDtoDAsync, to, from, uintptr(n), d.stream)))
 }
 
