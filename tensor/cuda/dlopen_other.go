@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux || nocuda
 
 package cuda
 
@@ -8,6 +8,9 @@ import (
 )
 
 func openLibrary(string) (uintptr, error) {
+	if runtime.GOOS == "linux" {
+		return 0, fmt.Errorf("this program was built without GPUs (the tag nocuda)")
+	}
 	return 0, fmt.Errorf("GPUs are not supported on %s by this version", runtime.GOOS)
 }
 

@@ -27,39 +27,31 @@ type driver struct {
 	deviceGetPool      uintptr `c:"cuDeviceGetDefaultMemPool"`
 	primaryCtxRetain   uintptr `c:"cuDevicePrimaryCtxRetain"`
 	primaryCtxRelease  uintptr `c:"cuDevicePrimaryCtxRelease_v2"`
-	primaryCtxReset    uintptr `c:"cuDevicePrimaryCtxReset_v2"`
 	ctxSetCurrent      uintptr `c:"cuCtxSetCurrent"`
-	ctxSynchronize     uintptr `c:"cuCtxSynchronize"`
 
 	memGetInfo        uintptr `c:"cuMemGetInfo_v2"`
-	memAlloc          uintptr `c:"cuMemAlloc_v2"`
-	memFree           uintptr `c:"cuMemFree_v2"`
 	memAllocAsync     uintptr `c:"cuMemAllocAsync"`
 	memFreeAsync      uintptr `c:"cuMemFreeAsync"`
 	memPoolSet        uintptr `c:"cuMemPoolSetAttribute"`
-	memPoolGet        uintptr `c:"cuMemPoolGetAttribute"`
 	memPoolTrimTo     uintptr `c:"cuMemPoolTrimTo"`
 	memHostRegister   uintptr `c:"cuMemHostRegister_v2"`
 	memHostUnregister uintptr `c:"cuMemHostUnregister"`
 	memcpyHtoDAsync   uintptr `c:"cuMemcpyHtoDAsync_v2"`
 	memcpyDtoHAsync   uintptr `c:"cuMemcpyDtoHAsync_v2"`
-	memcpyDtoDAsync   uintptr `c:"cuMemcpyDtoDAsync_v2"`
 	memsetD8Async     uintptr `c:"cuMemsetD8Async"`
 
-	streamCreate    uintptr `c:"cuStreamCreate"`
-	streamDestroy   uintptr `c:"cuStreamDestroy_v2"`
-	streamSync      uintptr `c:"cuStreamSynchronize"`
-	streamWaitEvent uintptr `c:"cuStreamWaitEvent"`
-	beginCapture    uintptr `c:"cuStreamBeginCapture_v2"`
-	endCapture      uintptr `c:"cuStreamEndCapture"`
-	eventCreate     uintptr `c:"cuEventCreate"`
-	eventDestroy    uintptr `c:"cuEventDestroy_v2"`
-	eventRecord     uintptr `c:"cuEventRecord"`
-	eventSync       uintptr `c:"cuEventSynchronize"`
-	eventElapsed    uintptr `c:"cuEventElapsedTime"`
+	streamCreate  uintptr `c:"cuStreamCreate"`
+	streamDestroy uintptr `c:"cuStreamDestroy_v2"`
+	streamSync    uintptr `c:"cuStreamSynchronize"`
+	beginCapture  uintptr `c:"cuStreamBeginCapture_v2"`
+	endCapture    uintptr `c:"cuStreamEndCapture"`
+	eventCreate   uintptr `c:"cuEventCreate"`
+	eventDestroy  uintptr `c:"cuEventDestroy_v2"`
+	eventRecord   uintptr `c:"cuEventRecord"`
+	eventSync     uintptr `c:"cuEventSynchronize"`
+	eventElapsed  uintptr `c:"cuEventElapsedTime"`
 
 	moduleLoadData    uintptr `c:"cuModuleLoadData"`
-	moduleLoadDataEx  uintptr `c:"cuModuleLoadDataEx"`
 	moduleUnload      uintptr `c:"cuModuleUnload"`
 	moduleGetFunction uintptr `c:"cuModuleGetFunction"`
 	linkCreate        uintptr `c:"cuLinkCreate_v2"`

@@ -287,32 +287,6 @@ func (d *Device) Read(dst []byte, src tensor.Tensor) {
 	drain()
 }
 
-// memset fills device memory.
-func (d *Device) memset(p uintptr, value byte, n int) {
-	if n == 0 {
-		return
-	}
-	d.enter()
-	defer d.leave()
-	if done := d.timed("memset"); done != nil {
-		defer done()
-	}
-	d.fail(check("cuMemsetD8Async", call(cu.memsetD8Async, p, uintptr(value), uintptr(n), d.stream)))
-}
-
-// copyBytes copies within the device.
-func (d *Device) copyBytes(to, from uintptr, n int) {
-	if n == 0 || to == from {
-		return
-	}
-	d.enter()
-	defer d.leave()
-	if done := d.timed("copy"); done != nil {
-		defer done()
-	}
-	d.fail(check("cuMemcpyDtoDAsync", call(cu.memcpyDtoDAsync, to, from, uintptr(n), d.stream)))
-}
-
 // pinned is host memory of our own mapping that the driver has registered: copies to and
 // from it run at the link's speed and beside other work. It is never the Go heap.
 type pinned struct{ mem []byte }
