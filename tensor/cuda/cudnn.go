@@ -219,7 +219,6 @@ var (
 	attrPlanHandle    = attr{400, typeHandle, "EXECUTION_PLAN_HANDLE"}
 	attrPlanConfig    = attr{401, typeDescriptor, "EXECUTION_PLAN_ENGINE_CONFIG"}
 	attrPlanWorkspace = attr{402, typeInt64, "EXECUTION_PLAN_WORKSPACE_SIZE"}
-	attrPlanJSON      = attr{405, typeCharacter, "EXECUTION_PLAN_JSON_REPRESENTATION"}
 	attrPlanDevice    = attr{407, typeDescriptor, "EXECUTION_PLAN_DEVICEPROP"}
 
 	attrPointwiseOpDesc = attr{750, typeDescriptor, "OPERATION_POINTWISE_PW_DESCRIPTOR"}

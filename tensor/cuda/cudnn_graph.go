@@ -621,21 +621,6 @@ func (p *dnnPlan) choose(graph uintptr) {
 	}
 }
 
-// engine is cuDNN's own description of the plan, for tests and logs.
-func (p *dnnPlan) engine() string {
-	n, a := p.n, attrPlanJSON
-	var count int64
-	code := call(n.getAttribute, p.plan, a.id, a.typ, 0, address(&count), 0)
-	text := make([]byte, count+1)
-	if code == 0 {
-		code = call(n.getAttribute, p.plan, a.id, a.typ, uintptr(count), address(&count), address(&text[0]))
-	}
-	if err := n.check("cudnnBackendGetAttribute", code, "%s", a.name); err != nil {
-		return err.Error()
-	}
-	return goString(uintptr(address(&text[0])))
-}
-
 // run executes the plan with the memory of each role. Scalars are read meanwhile.
 func (p *dnnPlan) run(memory *[roles]uintptr, workspace uintptr) error {
 	n := p.n

@@ -220,8 +220,7 @@ func loggedGraphs(t *testing.T) (map[string]string, bool) {
 			for _, x := range g.Tensors {
 				tensors[x.Name] = x
 			}
-			var number func(name string) int
-			number = func(name string) int {
+			number := func(name string) int {
 				if name == "" {
 					return 0
 				}
