@@ -13,6 +13,9 @@ type blas struct {
 	ltFuncs
 	handle uintptr
 	plans  map[gemmKey]*gemmPlan
+	loaded map[string]gemmChoice // of LoadGEMMChoices
+	raced  int                   // products timed
+	racing float64               // milliseconds that this took
 }
 
 // ltFuncs are cuBLASLt's functions, their names without "cublasLt".
@@ -29,6 +32,7 @@ type ltFuncs struct {
 	preferenceDestroy uintptr `c:"cublasLtMatmulPreferenceDestroy"`
 	preferenceSet     uintptr `c:"cublasLtMatmulPreferenceSetAttribute"`
 	heuristic         uintptr `c:"cublasLtMatmulAlgoGetHeuristic"`
+	algorithmCheck    uintptr `c:"cublasLtMatmulAlgoCheck"`
 	matmul            uintptr `c:"cublasLtMatmul"`
 }
 
@@ -48,7 +52,13 @@ const (
 	descBiasDataType    = 26
 	epilogueBias        = 4
 	preferenceWorkspace = 1
+	preferenceReduction = 3
 	preferenceAlignA    = 5 // bytes; B, C, D follow
+
+	// Schemes of split-K. All add up in a fixed order, but "in place" and "output type"
+	// round the parts to C's type.
+	reductionComputeType = 2
+	reductionAny         = 7
 
 	heuristicResultSize = 96 // cublasLtMatmulHeuristicResult_t: algorithm (64), workspace (8), status, waves, reserved
 	algorithmSize       = 64
@@ -121,15 +131,16 @@ type gemmKey struct {
 	typeBias            tensor.Dtype
 	alignA, alignB      uint8 // bytes, a power of two of at most 128
 	alignC              uint8
+	tf32                bool
 }
 
-// gemmPlan is a product made ready: descriptors and the algorithm. nil: cuBLASLt
-// doesn't take this product.
+// gemmPlan is a product made ready: descriptors and the algorithm. refused: cuBLASLt
+// doesn't take it.
 type gemmPlan struct {
 	desc, a, b, c uintptr
-	algorithm     [algorithmSize / 8]uint64
-	workspace     int
-	refused       bool
+	candidate
+	chosen  gemmChoice
+	refused bool
 }
 
 func (p *gemmPlan) free(b *blas) {
@@ -169,20 +180,20 @@ func alignment(t tensor.Tensor) uint8 {
 // gemmWorkspace is the scratch that algorithms may use: what NVIDIA advises for Hopper.
 const gemmWorkspace = 32 << 20
 
-// plan makes a product ready. cuBLASLt thinks in columns: a row-major C = A·B is a
-// column-major Cᵀ = Bᵀ·Aᵀ, so that its first operand is our B.
-func (b *blas) plan(k gemmKey) (*gemmPlan, error) {
-	if p := b.plans[k]; p != nil {
-		return p, nil
-	}
+// describe makes a product's descriptors, those of a refused plan where cuBLASLt has no such
+// types. cuBLASLt thinks in columns: a row-major C = A·B is a column-major Cᵀ = Bᵀ·Aᵀ, so
+// that its first operand is our B.
+func (b *blas) describe(k gemmKey) (*gemmPlan, error) {
 	p := &gemmPlan{}
-	b.plans[k] = p
 	taken := ltType(k.typeA) >= 0 && k.typeA == k.typeB && (k.typeC == k.typeA || k.typeC == tensor.F32)
 	if !taken || b.handle == 0 {
 		p.refused = true
 		return p, nil
 	}
 	compute := uintptr(compute32F)
+	if k.tf32 {
+		compute = compute32FTF32
+	}
 	err := checkLt("cublasLtMatmulDescCreate", call(b.descCreate, address(&p.desc), compute, cuda32F), "%+v", k)
 	set := func(attribute uintptr, value unsafe.Pointer, size uintptr) {
 		if err == nil {
@@ -221,17 +232,9 @@ func (b *blas) plan(k gemmKey) (*gemmPlan, error) {
 	}
 	layout(&p.c, k.typeC, k.n, k.m, k.ldc)
 	if err != nil {
+		p.free(b)
 		return nil, err
 	}
-	candidates, err := b.candidates(k, p, 1)
-	if err != nil {
-		return nil, err
-	}
-	if len(candidates) == 0 {
-		p.refused = true
-		return p, nil
-	}
-	p.algorithm, p.workspace = candidates[0].algorithm, candidates[0].workspace
 	return p, nil
 }
 
@@ -249,6 +252,11 @@ func (b *blas) candidates(k gemmKey, p *gemmPlan, most int) ([]candidate, error)
 	defer call(b.preferenceDestroy, preference)
 	space := uint64(gemmWorkspace)
 	call(b.preferenceSet, preference, preferenceWorkspace, address(&space), 8)
+	reduction := uint32(reductionAny)
+	if k.typeC != tensor.F32 {
+		reduction = reductionComputeType
+	}
+	call(b.preferenceSet, preference, preferenceReduction, address(&reduction), 4)
 	for i, a := range []uint8{k.alignB, k.alignA, k.alignC, k.alignC} {
 		align := uint32(a)
 		call(b.preferenceSet, preference, uintptr(preferenceAlignA+i), address(&align), 4)
@@ -273,4 +281,12 @@ func (b *blas) candidates(k gemmKey, p *gemmPlan, most int) ([]candidate, error)
 		out = append(out, c)
 	}
 	return out, nil
+}
+
+// verify tells whether the library takes an algorithm for a product, and with which workspace.
+func (b *blas) verify(p *gemmPlan, algorithm [algorithmSize / 8]uint64) (candidate, bool) {
+	var result [heuristicResultSize / 8]uint64
+	code := call(b.algorithmCheck, b.handle, p.desc, p.a, p.b, p.c, p.c, address(&algorithm[0]), address(&result[0]))
+	c := candidate{algorithm: algorithm, workspace: int(result[8])}
+	return c, code == 0 && int32(result[9]) == 0 && c.workspace <= gemmWorkspace
 }

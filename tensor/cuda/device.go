@@ -30,6 +30,9 @@ type Options struct {
 	// Fast allows what gives other bytes on another run: attention whose gradients are
 	// added in any order, products by the algorithm that was fastest when timed.
 	Fast bool
+	// TF32 lets products of F32 round their operands to 10 bits of fraction, which tensor
+	// cores take; sums stay float32.
+	TF32 bool
 }
 
 // Device is one GPU.
@@ -46,7 +49,8 @@ type Device struct {
 	modules modules
 	blas    blas
 	dnn     dnn
-	graphs  int // alive
+	graphs  int  // alive
+	capture bool // under way
 	profile *profile
 }
 
@@ -166,7 +170,14 @@ func Open(opt Options) (*Device, error) {
 }
 
 // Close frees everything that the device holds. Tensors on it must not be used after.
+// After an error that ended the context there is nothing that the driver would free, and
+// its libraries may crash when asked to: all is left to the end of the process.
 func (d *Device) Close() {
+	d.modules.loading.Wait()
+	if Sticky(d.err) {
+		d.context, d.stream = 0, 0
+		return
+	}
 	d.enter()
 	defer d.leave()
 	if d.stream != 0 {
@@ -211,10 +222,14 @@ func (d *Device) Ops() *tensor.Ops { return &d.ops }
 func (d *Device) Info() Info { return d.gpu }
 
 // Sync waits for everything enqueued and returns the first error of all calls so far.
+// From that error on nothing was enqueued, since it might have worked on memory that
+// there isn't. One that has ended the GPU's context is returned by every Sync from then on.
 func (d *Device) Sync() error {
 	d.enter()
 	defer d.leave()
-	d.fail(check("cuStreamSynchronize", call(cu.streamSync, d.stream)))
+	if !Sticky(d.err) {
+		d.fail(check("cuStreamSynchronize", call(cu.streamSync, d.stream)))
+	}
 	err := d.err
 	if !Sticky(err) {
 		d.err = nil
@@ -222,12 +237,20 @@ func (d *Device) Sync() error {
 	return err
 }
 
-// fail keeps the first error.
+// fail keeps the first error, but for one that ends the context: what failed before was
+// its doing, or does not matter any more.
 func (d *Device) fail(err error) {
-	if d.err == nil {
+	switch {
+	case err == nil || Sticky(d.err):
+	case Sticky(err):
+		d.err = fmt.Errorf("%s has stopped; the fault may be an earlier kernel's, which CUDA_LAUNCH_BLOCKING=1 finds: %w", d.Name(), err)
+	case d.err == nil:
 		d.err = err
 	}
 }
+
+// failed tells that nothing more is to be enqueued until Sync has told why.
+func (d *Device) failed() bool { return d.err != nil }
 
 func (d *Device) multiprocessors() int { return d.gpu.Multiprocessors }
 

@@ -27,11 +27,15 @@ func (d *Device) Capture(f func()) (tensor.Graph, error) {
 	}
 	space := d.memory.space
 	d.graphs++
+	d.capture = true
 	f()
+	d.capture = false
 	var g uintptr
 	err := check("cuStreamEndCapture", call(cu.endCapture, d.stream, address(&g)))
 	if d.err != nil {
-		err, d.err = d.err, nil
+		if err = d.err; !Sticky(err) {
+			d.err = nil
+		}
 	}
 	if err == nil && space != d.memory.space {
 		err = fmt.Errorf("the workspace grew while a graph was captured")
@@ -55,6 +59,9 @@ func (d *Device) Capture(f func()) (tensor.Graph, error) {
 
 // Launch enqueues everything that was captured.
 func (g *graph) Launch() {
+	if g.d.failed() {
+		return
+	}
 	g.d.enter()
 	defer g.d.leave()
 	g.d.fail(check("cuGraphLaunch", call(cu.graphLaunch, g.exec, g.d.stream)))

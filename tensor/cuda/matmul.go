@@ -14,7 +14,7 @@ func (d *Device) matmul(m tensor.Matmul) {
 	if m.TransA {
 		inner = m.A.Rows()
 	}
-	if rows == 0 || cols == 0 {
+	if rows == 0 || cols == 0 || d.failed() {
 		return
 	}
 	if inner == 0 || d.blas.handle == 0 {
@@ -26,9 +26,11 @@ func (d *Device) matmul(m tensor.Matmul) {
 	if !m.Bias.IsZero() {
 		k.bias, k.typeBias = true, m.Bias.Dtype
 	}
-	p, err := d.blas.plan(k)
-	if err != nil {
-		d.fail(err)
+	if k.typeA == tensor.F32 {
+		k.tf32 = d.opt.TF32
+	}
+	p := d.plan(k, m)
+	if p == nil {
 		return
 	}
 	if p.refused {
@@ -42,27 +44,31 @@ func (d *Device) matmul(m tensor.Matmul) {
 func lead(t tensor.Tensor) int { return max(t.Stride, t.Cols(), 1) }
 
 func (d *Device) runPlan(k gemmKey, p *gemmPlan, m tensor.Matmul) {
-	b := &d.blas
 	space := d.gemmSpace()
 	if space == 0 {
 		return
 	}
 	d.enter()
 	defer d.leave()
-	if k.bias {
-		bias := m.Bias.Addr
-		if err := checkLt("cublasLtMatmulDescSetAttribute", call(b.descSet, p.desc, descBiasPointer, address(&bias), 8), "bias"); err != nil {
-			d.fail(err)
-			return
-		}
-	}
 	if d.profile != nil {
 		defer d.timed(k.label())()
 	}
-	alpha, beta := float32(1), m.Beta
-	code := call(b.matmul, b.handle, p.desc, address(&alpha), m.B.Addr, p.a, m.A.Addr, p.b, address(&beta), m.C.Addr, p.c, m.C.Addr, p.c,
-		address(&p.algorithm), space, gemmWorkspace, d.stream)
+	code := d.multiply(k, p, p.algorithm, m, m.C.Addr, space)
 	d.fail(checkLt("cublasLtMatmul", code, "C %v = A %v · B %v, %+v", m.C, m.A, m.B, k))
+}
+
+// multiply enqueues a product whose result goes to address to. The context must be current.
+func (d *Device) multiply(k gemmKey, p *gemmPlan, algorithm [algorithmSize / 8]uint64, m tensor.Matmul, to, space uintptr) int32 {
+	b := &d.blas
+	if k.bias {
+		bias := m.Bias.Addr
+		if code := call(b.descSet, p.desc, descBiasPointer, address(&bias), 8); code != 0 {
+			return code
+		}
+	}
+	alpha, beta := float32(1), m.Beta
+	return call(b.matmul, b.handle, p.desc, address(&alpha), m.B.Addr, p.a, m.A.Addr, p.b, address(&beta), m.C.Addr, p.c, to, p.c,
+		address(&algorithm), space, gemmWorkspace, d.stream)
 }
 
 // label names a product in profiles.

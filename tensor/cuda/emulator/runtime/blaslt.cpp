@@ -152,9 +152,9 @@ template <class T> static int set(T& field, const void* from, size_t bytes) {
 
 using namespace emulator;
 
-EXPORT int cublasLtCreate(void** handle) { *handle = &theHandle; return OK; }
+EXPORT int cublasLtCreate(void** handle) { if (int code = injected("cublasLtCreate")) return code; *handle = &theHandle; return OK; }
 EXPORT int cublasLtDestroy(void* handle) { return handle == &theHandle ? OK : LtInvalidValue; }
-EXPORT size_t cublasLtGetVersion() { return 120400; }
+EXPORT size_t cublasLtGetVersion() { return environment("RINGTAIL_EMULATOR_BLAS", 120400); }
 EXPORT size_t cublasLtGetCudartVersion() { return 12040; }
 EXPORT const char* cublasLtGetStatusString(int status) {
     switch (status) {
@@ -240,6 +240,16 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void* handle, Description* d, Layout* 
         r.waves = 1;
         ++*found;
     }
+    return OK;
+}
+
+EXPORT int cublasLtMatmulAlgoCheck(void* handle, Description* d, Layout* a, Layout* b, Layout* c, Layout* out, const Algorithm* algorithm, HeuristicResult* result) {
+    if (handle != &theHandle || !d || !a || !b || !c || !out || !algorithm || !result || algorithm->mark != mark) return LtInvalidValue;
+    if (int status = supported(*d, *a, *b, *c, *out)) return status;
+    *result = {};
+    result->algorithm = *algorithm;
+    result->workspace = algorithm->workspace;
+    result->waves = 1;
     return OK;
 }
 

@@ -1,0 +1,289 @@
+package cuda
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"ringtail/tensor"
+)
+
+// checkProduct compares a product of random numbers with the reference.
+func checkProduct(t *testing.T, d *Device, k int, accumulate bool) {
+	t.Helper()
+	p := newPairs(t, d)
+	a, b, c := p.make(d.Float(), 24, k), p.make(d.Float(), 40, k), p.make(tensor.F32, 24, 40)
+	m := tensor.Matmul{TransB: true}
+	if accumulate {
+		m.Beta = 1
+	}
+	run := func(ops *tensor.Ops, c, a, b tensor.Tensor) {
+		m := m
+		m.C, m.A, m.B = c, a, b
+		ops.Matmul(m)
+	}
+	run(d.Ops(), c.dev, a.dev, b.dev)
+	run(p.ref.Ops(), c.ref, a.ref, b.ref)
+	if err := d.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	got, want := tensor.GetFloat64(c.dev), tensor.GetFloat64(c.ref)
+	for i := range got {
+		if diff := got[i] - want[i]; diff > 1e-3 || diff < -1e-3 {
+			t.Fatalf("element %d is %g, expected %g", i, got[i], want[i])
+		}
+	}
+}
+
+// timeAll makes every product worth timing, in a cache of the test's own.
+func timeAll(t *testing.T) {
+	old := raceLeast
+	raceLeast = 0
+	t.Cleanup(func() { raceLeast = old })
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+}
+
+func TestTimedChoicesAreKept(t *testing.T) {
+	timeAll(t)
+	first := open(t, Options{Float: tensor.BF16, Fast: true})
+	defer first.Close()
+	for range 2 {
+		checkProduct(t, first, 64, false)
+		checkProduct(t, first, 64, true) // old content counts once
+	}
+	if first.blas.raced != 2 {
+		t.Fatalf("%d products timed, expected 2", first.blas.raced)
+	}
+
+	second := open(t, Options{Float: tensor.BF16, Fast: true})
+	defer second.Close()
+	checkProduct(t, second, 64, false)
+	checkProduct(t, second, 64, true)
+	if second.blas.raced != 0 {
+		t.Errorf("%d products timed again", second.blas.raced)
+	}
+	if a, b := string(first.GEMMChoices()), string(second.GEMMChoices()); a != b {
+		t.Errorf("choices differ:\n%s\n%s", a, b)
+	}
+
+	// What is damaged is timed again, and written again.
+	files, err := filepath.Glob(filepath.Join(string(first.choiceCache()), "*.json"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%d files in the cache, expected 2 (%v)", len(files), err)
+	}
+	good, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"", "{", strings.Replace(string(good), `"algorithm": "`, `"algorithm": "00`, 1),
+		strings.Replace(string(good), `"library": "`, `"library": "1`, 1)} {
+		if err := os.WriteFile(files[0], []byte(bad), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		third := open(t, Options{Float: tensor.BF16, Fast: true})
+		checkProduct(t, third, 64, false)
+		checkProduct(t, third, 64, true)
+		if third.blas.raced != 1 {
+			t.Errorf("%d products timed beside a cache of which one file is %.20q, expected 1", third.blas.raced, bad)
+		}
+		third.Close()
+	}
+}
+
+func TestChoicesWithoutCache(t *testing.T) {
+	timeAll(t)
+	t.Setenv("XDG_CACHE_HOME", "/proc/no/such/folder")
+	d := open(t, Options{Float: tensor.BF16, Fast: true})
+	defer d.Close()
+	checkProduct(t, d, 64, true)
+	if d.blas.raced != 1 {
+		t.Errorf("%d products timed, expected 1", d.blas.raced)
+	}
+}
+
+func TestNothingIsTimedUnlessFast(t *testing.T) {
+	timeAll(t)
+	d := open(t, Options{Float: tensor.BF16})
+	defer d.Close()
+	checkProduct(t, d, 64, false)
+	if d.blas.raced != 0 {
+		t.Error("a product was timed")
+	}
+	for name, c := range decodeChoices(t, d.GEMMChoices()).Products {
+		if c.Candidate != 0 || c.Micros != 0 {
+			t.Errorf("%s: %+v, expected the heuristic's first", name, c)
+		}
+	}
+}
+
+func decodeChoices(t *testing.T, content []byte) gemmChoices {
+	t.Helper()
+	var c gemmChoices
+	if err := json.Unmarshal(content, &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestLoadedChoicesAreTaken(t *testing.T) {
+	d := open(t, Options{Float: tensor.BF16})
+	defer d.Close()
+	checkProduct(t, d, 64, false)
+	checkProduct(t, d, 128, false)
+	file := decodeChoices(t, d.GEMMChoices())
+	if len(file.Products) != 2 {
+		t.Fatalf("%d products, expected 2:\n%s", len(file.Products), d.GEMMChoices())
+	}
+	// Another algorithm, as the emulator names them: its fifth number counts.
+	var name string
+	for name = range file.Products {
+		break
+	}
+	c := file.Products[name]
+	var p *gemmPlan
+	var key gemmKey
+	for k, v := range d.blas.plans {
+		if k.String() == name {
+			key, p = k, v
+		}
+	}
+	list, err := d.blas.candidates(key, p, raceEntrants)
+	if err != nil || len(list) < 2 {
+		t.Fatalf("%d candidates (%v)", len(list), err)
+	}
+	c.Algorithm, c.Candidate = encodeAlgorithm(list[1].algorithm), 1
+	file.Products[name] = c
+	changed, _ := json.Marshal(file)
+
+	for _, e := range []*Device{d, open(t, Options{Float: tensor.BF16})} { // one that has made plans, and one that hasn't
+		if err := e.LoadGEMMChoices(changed); err != nil {
+			t.Fatal(err)
+		}
+		checkProduct(t, e, 64, false)
+		checkProduct(t, e, 128, false)
+		if got := decodeChoices(t, e.GEMMChoices()).Products[name]; got != c {
+			t.Errorf("%s: %+v, expected %+v", name, got, c)
+		}
+		if got := e.blas.plans[key].algorithm; got != list[1].algorithm {
+			t.Error("the plan has another algorithm")
+		}
+		if e != d {
+			e.Close()
+		}
+	}
+
+	for what, bad := range map[string]string{
+		"cut off":         `{"library`,
+		"another library": strings.Replace(string(changed), `"library":"`, `"library":"9`, 1),
+		"another GPU":     strings.Replace(string(changed), `"gpu":"`, `"gpu":"9`, 1),
+		"short algorithm": strings.Replace(string(changed), `"algorithm":"`, `"algorithm":"0`, 1),
+	} {
+		if err := d.LoadGEMMChoices([]byte(bad)); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestGEMMChoiceOnGPU prints what timing brings for the products of training steps.
+func TestGEMMChoiceOnGPU(t *testing.T) {
+	if !onGPU() {
+		t.Skip("set " + testGPU + " to time products on a GPU")
+	}
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	d := open(t, Options{Float: tensor.BF16, Fast: true})
+	defer d.Close()
+	old := raceLeast
+	raceLeast = 0
+	t.Cleanup(func() { raceLeast = old })
+	type shape struct {
+		name                 string
+		tokens, hidden, mlp  int
+		qkv, up, vocab, head int
+	}
+	block, buf, err := tensor.New(d, tensor.BF16, 1<<24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer buf.Free()
+	values := make([]float64, block.Len())
+	p := newPairs(t, d)
+	for i := range values {
+		values[i] = p.rng.NormFloat64()
+	}
+	tensor.SetFloat64(block, values)
+	// Rows of logits and of their gradients are padded as openProjection does.
+	matrix := func(typ tensor.Dtype, rows, cols int) (tensor.Tensor, func()) {
+		stride := cols
+		if cols%8 != 0 {
+			stride = ceilDiv(cols, 8) * 8
+			if typ == tensor.BF16 {
+				stride *= 2
+			}
+		}
+		x, buf, err := tensor.New(d, typ, rows*stride)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := 0; at < x.Len(); at += block.Len() {
+			n := min(block.Len(), x.Len()-at)
+			d.Ops().Copy(x.Slice(at, n), block.Slice(0, n))
+		}
+		x.Shape, x.Stride = []int{rows, cols}, stride
+		return x, func() { buf.Free() }
+	}
+	var total, totalFirst float64
+	product := func(what string, typ tensor.Dtype, rows, cols, k int, transA, transB bool, beta float32, times int) {
+		ar, ac, br, bc := rows, k, k, cols
+		if transA {
+			ar, ac = ac, ar
+		}
+		if transB {
+			br, bc = bc, br
+		}
+		a, freeA := matrix(tensor.BF16, ar, ac)
+		b, freeB := matrix(tensor.BF16, br, bc)
+		c, freeC := matrix(typ, rows, cols)
+		defer func() { freeA(); freeB(); freeC() }()
+		d.blas.racing = 0
+		d.Ops().Matmul(tensor.Matmul{C: c, A: a, B: b, TransA: transA, TransB: transB, Beta: beta})
+		if err := d.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		for key, plan := range d.blas.plans {
+			if plan.chosen.First > 0 {
+				flops := 2 * float64(rows) * float64(cols) * float64(k) / 1e6
+				first, best := plan.chosen.First, plan.chosen.Micros
+				total, totalFirst = total+float64(times)*best, totalFirst+float64(times)*first
+				fmt.Printf("%-16s %-58s first %6.1f, best %6.1f TFLOP/s (candidate %d): %8.1f µs of %8.1f, %d a step, timed in %.0f ms\n", what,
+					strings.SplitN(key.String(), ", strides", 2)[0], flops/first, flops/best, plan.chosen.Candidate, best, first, times, d.blas.racing)
+			}
+			plan.free(&d.blas)
+			delete(d.blas.plans, key)
+		}
+	}
+	for _, s := range []shape{
+		{"125m", 16384, 768, 3072, 2304, 3072, 50257, 12},
+		{"1.1b", 16384, 2048, 5632, 2560, 11264, 32000, 22},
+		{"7b", 8192, 4096, 11008, 12288, 22016, 32000, 32},
+	} {
+		total, totalFirst = 0, 0
+		for _, l := range []struct {
+			name    string
+			out, in int
+		}{{"qkv", s.qkv, s.hidden}, {"o", s.hidden, s.hidden}, {"up", s.up, s.hidden}, {"down", s.hidden, s.mlp}} {
+			product(s.name+" "+l.name, tensor.BF16, s.tokens, l.out, l.in, false, true, 0, s.head)
+			product(s.name+" d"+l.name, tensor.BF16, s.tokens, l.in, l.out, false, false, 0, s.head)
+			product(s.name+" dW "+l.name, tensor.BF16, l.out, l.in, s.tokens, true, false, 1, s.head)
+			product(s.name+" dW "+l.name, tensor.F32, l.out, l.in, s.tokens, true, false, 1, 0)
+		}
+		rows := min(s.tokens, logitsBytes/(s.vocab*4)/chunkStep*chunkStep)
+		product(s.name+" logits", tensor.F32, rows, s.vocab, s.hidden, false, true, 0, s.tokens/rows)
+		product(s.name+" dX head", tensor.BF16, rows, s.hidden, s.vocab, false, false, 0, s.tokens/rows)
+		product(s.name+" dW head", tensor.BF16, s.vocab, s.hidden, rows, true, false, 1, s.tokens/rows)
+		product(s.name+" dW head", tensor.F32, s.vocab, s.hidden, rows, true, false, 1, 0)
+		fmt.Printf("%s: a step's products take %.2f ms by the heuristic's first, %.2f ms by the fastest\n", s.name, totalFirst/1000, total/1000)
+	}
+}
