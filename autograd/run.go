@@ -43,7 +43,9 @@ func (a *Arena) reserve(n int) error {
 		}
 		a.Free()
 	}
+	restore := tensor.Label(a.dev, "activations")
 	b, err := a.dev.Alloc(max(n, 1))
+	restore()
 	if err != nil {
 		return fmt.Errorf("memory for activations: %w", err)
 	}

@@ -3,6 +3,7 @@
 package device
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -92,6 +93,12 @@ func openCUDA(index int, opt Options) (tensor.Device, error) {
 		return nil, err // not a *cuda.Device that is nil
 	}
 	return d, nil
+}
+
+// Fault tells whether an error is a GPU's: a call of its driver or libraries that failed.
+func Fault(err error) bool {
+	var e *cuda.Error
+	return errors.As(err, &e)
 }
 
 // Describe is what runs note of a device.

@@ -46,6 +46,7 @@ func (e *Engine) program(tokens, rows int) (*program, error) {
 		return p, nil
 	}
 	p := &program{tokens: key[0], rows: key[1]}
+	defer tensor.Label(e.dev, "inputs")() // the program's activations have their own
 	for _, x := range []struct {
 		dst *tensor.Tensor
 		d   tensor.Dtype

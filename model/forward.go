@@ -45,6 +45,7 @@ type Cache struct {
 
 // NewCache allocates a cache for slots sequences of up to capacity tokens.
 func (m *Model) NewCache(slots, capacity int) (*Cache, error) {
+	defer tensor.Label(m.dev, "KV cache")()
 	c := &Cache{Slots: slots, Capacity: capacity}
 	for range m.Config.Layers {
 		for _, list := range []*[]tensor.Tensor{&c.K, &c.V} {

@@ -70,16 +70,19 @@ func NewStore(dev tensor.Device, l *Layout, opt Options) (*Store, error) {
 		type part struct {
 			t     *tensor.Tensor
 			dtype tensor.Dtype
+			label string
 		}
-		parts := []part{{&c.value, float}}
+		parts := []part{{&c.value, float, "weights"}}
 		if opt.Train && !cl.Frozen {
-			parts = append(parts, part{&c.grad, opt.Grad}, part{&c.m, opt.State}, part{&c.v, opt.State})
+			parts = append(parts, part{&c.grad, opt.Grad, "gradients"}, part{&c.m, opt.State, "moments"}, part{&c.v, opt.State, "moments"})
 			if opt.State != float {
-				parts = append(parts, part{&c.master, opt.State})
+				parts = append(parts, part{&c.master, opt.State, "master weights"})
 			}
 		}
 		for _, p := range parts {
+			restore := tensor.Label(dev, p.label)
 			x, b, err := tensor.New(dev, p.dtype, cl.Len)
+			restore()
 			if err != nil {
 				err = fmt.Errorf("memory for %d parameters (chunk %d of %d, %.2f GiB so far): %w", cl.Len, i+1, len(l.Chunks), float64(s.Bytes())/(1<<30), err)
 				s.Free()

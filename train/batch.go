@@ -61,6 +61,7 @@ func newPacked(dev tensor.Device, s shape) (*packed, error) {
 
 // alloc makes a tensor that lives as long as the inputs.
 func (p *packed) alloc(dev tensor.Device, d tensor.Dtype, shape ...int) (tensor.Tensor, error) {
+	defer tensor.Label(dev, "inputs")()
 	t, b, err := tensor.New(dev, d, shape...)
 	if err == nil {
 		p.buffers = append(p.buffers, b)

@@ -150,9 +150,22 @@ func (t *Trainer) conduct(ctx context.Context, opt Options) error {
 		info.Status = "stopped"
 		info.Note = fmt.Sprintf("interrupted after step %d", t.state.Step)
 	default:
+		if device.Fault(err) {
+			err = fmt.Errorf("%w; %s", err, t.lastSaved())
+		}
 		info.Status, info.Note = "failed", err.Error()
 	}
 	return errors.Join(err, t.run.WriteInfo(info), runs.WriteReport(opt.Dir))
+}
+
+// lastSaved says from where a run that failed can go on.
+func (t *Trainer) lastSaved() string {
+	steps, err := savedSteps(t.dir)
+	if err != nil || len(steps) == 0 {
+		return fmt.Sprintf("it failed after step %d, before the first checkpoint", t.state.Step)
+	}
+	return fmt.Sprintf("it failed after step %d; the last checkpoint is %s, from which --resume --dir %s goes on", t.state.Step,
+		t.checkpointDir(steps[len(steps)-1]), t.dir)
 }
 
 // sameRun refuses to go on with a run by another recipe or of another objective.

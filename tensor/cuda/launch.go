@@ -16,7 +16,7 @@ type grid struct {
 // launch enqueues a kernel, named "FAMILY.NAME". args mirrors the kernel's struct of
 // arguments, field by field.
 func launch[A any](d *Device, kernel string, g grid, args *A) {
-	if g.X == 0 {
+	if g.X == 0 || d.failed() {
 		return
 	}
 	d.enter()

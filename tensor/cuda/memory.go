@@ -1,8 +1,10 @@
 package cuda
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"unsafe"
 
 	"ringtail/tensor"
@@ -14,6 +16,8 @@ type memory struct {
 	limit     int
 	live      int // bytes of buffers and workspaces
 	most      int
+	part      string         // what is allocated now is for
+	parts     map[string]int // live bytes of buffers by part
 	pool      uintptr
 	space     uintptr // the workspace
 	spaceSize int
@@ -93,6 +97,11 @@ func (d *Device) Alloc(n int) (*tensor.Buffer, error) {
 		return nil, err
 	}
 	d.fail(check("cuMemsetD8Async", call(cu.memsetD8Async, p, 0, uintptr(n), d.stream)))
+	m, part := &d.memory, d.memory.part
+	if m.parts == nil {
+		m.parts = map[string]int{}
+	}
+	m.parts[part] += n
 	b := &tensor.Buffer{Device: d, Addr: p, Size: n}
 	b.Free = func() {
 		if b.Addr == 0 || d.context == 0 {
@@ -100,10 +109,39 @@ func (d *Device) Alloc(n int) (*tensor.Buffer, error) {
 		}
 		d.enter()
 		defer d.leave()
+		m.parts[part] -= n
 		d.release(b.Addr, n)
 		b.Addr = 0
 	}
 	return b, nil
+}
+
+// Label names what is allocated for until restore is called; see tensor.Labeler.
+func (d *Device) Label(part string) (restore func()) {
+	m, before := &d.memory, d.memory.part
+	m.part = part
+	return func() { m.part = before }
+}
+
+// MemoryParts is the live bytes of buffers by what they were allocated for, and of
+// workspaces.
+func (d *Device) MemoryParts() map[string]int {
+	m := &d.memory
+	out := map[string]int{}
+	rest := m.live
+	for part, n := range m.parts {
+		rest -= n
+		if part == "" {
+			part = "other tensors"
+		}
+		if n > 0 {
+			out[part] += n
+		}
+	}
+	if rest > 0 {
+		out["workspaces"] = rest
+	}
+	return out
 }
 
 // allocate gets memory that holds anything.
@@ -140,18 +178,70 @@ func (d *Device) release(p uintptr, n int) {
 	d.memory.live -= max(n, 1)
 }
 
-// shortage says what an allocation of n bytes doesn't find room beside.
+// shortage says what an allocation of n bytes doesn't find room beside, the largest
+// first, and what would make room.
 func (d *Device) shortage(n int) string {
-	const gib = 1 << 30
-	s := fmt.Sprintf("%.2f GiB wanted on %s (%s), %.2f GiB held by this program", float64(n)/gib, d.Name(), d.gpu.Name, float64(d.memory.live)/gib)
-	if d.memory.limit > 0 {
-		s += fmt.Sprintf(" of the %.2f GiB allowed", float64(d.memory.limit)/gib)
+	m, held := &d.memory, d.MemoryParts()
+	var parts []string
+	for part := range held {
+		parts = append(parts, part)
+	}
+	slices.SortFunc(parts, func(a, b string) int { return cmp.Or(held[b]-held[a], strings.Compare(a, b)) })
+	s := fmt.Sprintf("%s wanted", gib(n))
+	if m.part != "" {
+		s += " for " + m.part
+	}
+	s += fmt.Sprintf(" on %s (%s)", d.Name(), d.gpu.Name)
+	between := "; held: "
+	for _, part := range parts {
+		s += between + part + " " + gib(held[part])
+		between = ", "
+	}
+	if m.limit > 0 {
+		s += fmt.Sprintf("; --gpu-memory allows %s", gib(m.limit))
 	}
 	var free, total uint64
 	if call(cu.memGetInfo, address(&free), address(&total)) == 0 {
-		s += fmt.Sprintf("; the GPU has %.2f GiB, %.2f free", float64(total)/gib, float64(free)/gib)
+		s += fmt.Sprintf("; the GPU has %s, %s free", gib(int(total)), gib(int(free)))
+		if others := int(total) - int(free) - m.live; others > int(total)/4 {
+			s += fmt.Sprintf(" (%s taken by other programs or by freed memory that the driver keeps: nvidia-smi lists them)", gib(others))
+		}
 	}
-	return s
+	return s + advice(m.part, held)
+}
+
+// relief is what makes each part of the memory smaller.
+var relief = []struct{ part, how string }{
+	{"activations", "lower train.micro_tokens or set train.recompute"},
+	{"KV cache", "generate fewer sequences at once or shorter ones"},
+	{"master weights", "set optimizer.state: bf16"},
+	{"moments", "set optimizer.state: bf16"},
+}
+
+// advice names what makes the wanted part smaller, and the others, the largest first.
+func advice(wanted string, held map[string]int) string {
+	var how []string
+	parts := slices.Clone(relief)
+	slices.SortStableFunc(parts, func(a, b struct{ part, how string }) int { return cmp.Compare(held[b.part], held[a.part]) })
+	for _, first := range []bool{true, false} {
+		for _, r := range parts {
+			if (r.part == wanted) == first && (first || held[r.part] > 0) && !slices.Contains(how, r.how) {
+				how = append(how, r.how)
+			}
+		}
+	}
+	if len(how) == 0 {
+		return "; it may fit with less beside it or a smaller model"
+	}
+	return "; to make room, " + strings.Join(how, ", or ")
+}
+
+// gib writes bytes for people.
+func gib(n int) string {
+	if n < 100<<20 {
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.2f GiB", float64(n)/(1<<30))
 }
 
 // MemoryUse is the bytes held now and at most so far by tensors and workspaces.

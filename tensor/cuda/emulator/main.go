@@ -11,6 +11,11 @@
 //	RINGTAIL_EMULATOR_THREADS           threads of the system that run blocks (one a core)
 //	RINGTAIL_EMULATOR_CC                compute capability that it reports (8.0)
 //	RINGTAIL_EMULATOR_MULTIPROCESSORS   multiprocessors that it reports (4)
+//	RINGTAIL_EMULATOR_GPUS              how many GPUs it reports (1)
+//	RINGTAIL_EMULATOR_NAME              of the GPU (Ringtail's emulator); another one has its kernels linked from PTX, which fails
+//	RINGTAIL_EMULATOR_DRIVER            version of CUDA that it reports (12040)
+//	RINGTAIL_EMULATOR_BLAS              version of cuBLASLt that it reports (120400)
+//	RINGTAIL_EMULATOR_FAIL              calls that fail: cuInit=100,cuMemAllocAsync=2@5 (with which code, at which call)
 package main
 
 import (

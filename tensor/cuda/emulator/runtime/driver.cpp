@@ -27,9 +27,12 @@ static const struct { int code; const char *name, *text; } results[] = {
     {InvalidValue, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
     {OutOfMemory, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
     {NotInitialized, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
+    {35, "CUDA_ERROR_INSUFFICIENT_DRIVER", "CUDA driver version is insufficient for CUDA runtime version"},
+    {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
     {InvalidDevice, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
     {InvalidImage, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
     {InvalidContext, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {222, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "the provided PTX was compiled with an unsupported toolchain."},
     {InvalidHandle, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NotFound, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
     {NotReady, "CUDA_ERROR_NOT_READY", "device not ready"},
@@ -40,6 +43,8 @@ static const struct { int code; const char *name, *text; } results[] = {
     {MisalignedAddress, "CUDA_ERROR_MISALIGNED_ADDRESS", "misaligned address"},
     {InvalidAddressSpace, "CUDA_ERROR_INVALID_ADDRESS_SPACE", "operation not supported on global/shared address space"},
     {NotSupported, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
+    {803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "system has unsupported display driver / cuda driver combination"},
+    {999, "CUDA_ERROR_UNKNOWN", "unknown error"},
     {CaptureUnsupported, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
     {CaptureInvalidated, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"},
     {CaptureMerge, "CUDA_ERROR_STREAM_CAPTURE_MERGE", "operation would result in a merge of separate capture sequences"},
@@ -53,6 +58,29 @@ static const struct { int code; const char *name, *text; } results[] = {
 
 static std::recursive_mutex lock; // of all that follows
 typedef std::lock_guard<std::recursive_mutex> Locked;
+
+// --- faults ---
+
+int injected(const char* call) {
+    static int broken; // by a code that ends the context
+    static std::map<std::string, u64> calls;
+    Locked locked(lock);
+    if (broken) return broken;
+    const char* list = getenv("RINGTAIL_EMULATOR_FAIL");
+    if (!list || !*list) return Success;
+    u64 count = ++calls[call];
+    size_t length = strlen(call);
+    for (const char* at = list; at; at = strchr(at, ','), at = at ? at + 1 : nullptr) {
+        if (strncmp(at, call, length) || at[length] != '=') continue;
+        char* rest;
+        int code = strtol(at + length + 1, &rest, 10);
+        if (*rest == '@' && strtoull(rest + 1, nullptr, 10) != count) continue;
+        if (code == IllegalAddress || code == IllegalInstruction || code == MisalignedAddress || code == 719) broken = code;
+        return code;
+    }
+    return Success;
+}
+#define FAULT(call) if (int code = injected(call)) return code
 
 // --- memory ---
 
@@ -209,6 +237,7 @@ static int unsafe(const char* call, Stream* s) {
 }
 
 int enqueue(void* handle, std::function<int()> work) {
+    FAULT("");
     std::unique_lock<std::recursive_mutex> locked(lock);
     Stream* s = streamOf(handle);
     if (!s) return InvalidHandle;
@@ -257,11 +286,15 @@ typedef u64 CUdeviceptr;
 
 // --- the device ---
 
-EXPORT CUresult cuInit(u32 flags) { initialised = true; return flags ? InvalidValue : Success; }
-EXPORT CUresult cuDriverGetVersion(int* version) { *version = 12040; return Success; }
-EXPORT CUresult cuDeviceGetCount(int* n) { if (!initialised) return NotInitialized; *n = 1; return Success; }
+EXPORT CUresult cuInit(u32 flags) { FAULT("cuInit"); initialised = true; return flags ? InvalidValue : Success; }
+EXPORT CUresult cuDriverGetVersion(int* version) { *version = environment("RINGTAIL_EMULATOR_DRIVER", 12040); return Success; }
+EXPORT CUresult cuDeviceGetCount(int* n) { if (!initialised) return NotInitialized; *n = environment("RINGTAIL_EMULATOR_GPUS", 1); return Success; }
 EXPORT CUresult cuDeviceGet(int* d, int ordinal) { DEVICE_ONLY(ordinal); *d = 0; return Success; }
-EXPORT CUresult cuDeviceGetName(char* name, int bytes, int d) { DEVICE_ONLY(d); snprintf(name, bytes, "Ringtail's emulator"); return Success; }
+EXPORT CUresult cuDeviceGetName(char* name, int bytes, int d) { DEVICE_ONLY(d); 
+    const char* as = getenv("RINGTAIL_EMULATOR_NAME");
+    snprintf(name, bytes, "%s", as && *as ? as : "Ringtail's emulator");
+    return Success;
+}
 EXPORT CUresult cuDeviceGetUuid_v2(u8* uuid, int d) { DEVICE_ONLY(d); memcpy(uuid, "ringtail-emulate", 16); return Success; }
 EXPORT CUresult cuDeviceTotalMem_v2(size_t* bytes, int d) { DEVICE_ONLY(d); *bytes = totalMemory(); return Success; }
 EXPORT CUresult cuDeviceGetPCIBusId(char* id, int bytes, int d) { DEVICE_ONLY(d); snprintf(id, bytes, "0000:00:00.0"); return Success; }
@@ -298,8 +331,8 @@ EXPORT CUresult cuDeviceGetAttribute(int* value, int attribute, int d) {
     return Success;
 }
 
-EXPORT CUresult cuDevicePrimaryCtxRetain(void** context, int d) { DEVICE_ONLY(d); contextUses++; *context = &theContext; return Success; }
-EXPORT CUresult cuDevicePrimaryCtxRelease_v2(int d) { DEVICE_ONLY(d); return contextUses-- > 0 ? Success : InvalidContext; }
+EXPORT CUresult cuDevicePrimaryCtxRetain(void** context, int d) { DEVICE_ONLY(d); FAULT("cuDevicePrimaryCtxRetain"); contextUses++; *context = &theContext; return Success; }
+EXPORT CUresult cuDevicePrimaryCtxRelease_v2(int d) { DEVICE_ONLY(d); FAULT("cuDevicePrimaryCtxRelease"); return contextUses-- > 0 ? Success : InvalidContext; }
 EXPORT CUresult cuDevicePrimaryCtxGetState(int d, u32* flags, int* active) { DEVICE_ONLY(d); *flags = 0; *active = contextUses > 0; return Success; }
 EXPORT CUresult cuDevicePrimaryCtxSetFlags_v2(int d, u32) { DEVICE_ONLY(d); return Success; }
 
@@ -360,8 +393,9 @@ EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr* p, size_t bytes, void* pool
     if (int code = unsafe("cuMemAllocAsync", s)) return code;
     return allocate(bytes, static_cast<MemoryPool*>(pool), p);
 }
-EXPORT CUresult cuMemAllocAsync(CUdeviceptr* p, size_t bytes, void* stream) { return cuMemAllocFromPoolAsync(p, bytes, &defaultPool, stream); }
+EXPORT CUresult cuMemAllocAsync(CUdeviceptr* p, size_t bytes, void* stream) { FAULT("cuMemAllocAsync"); return cuMemAllocFromPoolAsync(p, bytes, &defaultPool, stream); }
 EXPORT CUresult cuMemFreeAsync(CUdeviceptr p, void* stream) {
+    FAULT("cuMemFreeAsync");
     Locked locked(lock);
     Stream* s = streamOf(stream);
     if (!s) return InvalidHandle;
@@ -410,6 +444,7 @@ EXPORT CUresult cuMemFreeHost(void* p) {
     return Success;
 }
 EXPORT CUresult cuMemHostRegister_v2(void* p, size_t bytes, u32) {
+    FAULT("cuMemHostRegister");
     Locked locked(lock);
     if (int code = unsafe("cuMemHostRegister")) return code;
     if (!bytes) return InvalidValue;
@@ -519,6 +554,7 @@ EXPORT CUresult cuMemsetD32Async(CUdeviceptr p, u32 v, size_t n, void* stream) {
 // --- streams and events ---
 
 EXPORT CUresult cuStreamCreate(void** out, u32 flags) {
+    FAULT("cuStreamCreate");
     Locked locked(lock);
     if (!initialised) return NotInitialized;
     Stream* s = new Stream;
@@ -542,6 +578,7 @@ EXPORT CUresult cuStreamDestroy_v2(void* handle) {
     return Success;
 }
 EXPORT CUresult cuStreamSynchronize(void* handle) {
+    FAULT("cuStreamSynchronize");
     Locked locked(lock);
     Stream* s = streamOf(handle);
     return s ? unsafe("cuStreamSynchronize", s) : InvalidHandle;
@@ -609,7 +646,7 @@ static CUresult settled(const char* call, void* handle) {
     if (int code = unsafe(call)) return code;
     return e->captured ? CapturedEvent : Success;
 }
-EXPORT CUresult cuEventSynchronize(void* e) { Locked locked(lock); return settled("cuEventSynchronize", e); }
+EXPORT CUresult cuEventSynchronize(void* e) { FAULT("cuEventSynchronize"); Locked locked(lock); return settled("cuEventSynchronize", e); }
 EXPORT CUresult cuEventQuery(void* e) { Locked locked(lock); return settled("cuEventQuery", e); }
 EXPORT CUresult cuEventElapsedTime_v2(float* milliseconds, void* from, void* to) {
     Locked locked(lock);
@@ -669,6 +706,7 @@ EXPORT CUresult cuStreamIsCapturing(void* stream, int* status) {
 }
 EXPORT CUresult cuGraphInstantiateWithFlags(void** executable, void* graph, u64) { *executable = new Graph(*static_cast<Graph*>(graph)); return Success; }
 EXPORT CUresult cuGraphLaunch(void* executable, void* stream) {
+    FAULT("cuGraphLaunch");
     Graph* g = static_cast<Graph*>(executable);
     return enqueue(stream, [g] {
         for (auto& node : g->nodes) {
@@ -692,6 +730,7 @@ EXPORT CUresult cuGraphGetNodes(void* graph, void** nodes, size_t* n) {
 struct Module {};
 
 EXPORT CUresult cuModuleLoadData(void** module, const void* image) {
+    FAULT("cuModuleLoadData");
     Locked locked(lock);
     if (!image) return InvalidValue;
     if (int code = unsafe("cuModuleLoadData")) return code;
@@ -723,10 +762,11 @@ EXPORT CUresult cuModuleGetFunction(void** function, void*, const char* name) {
     *function = found;
     return Success;
 }
-EXPORT CUresult cuLinkCreate_v2(u32, int*, void**, void**) { return NotSupported; }
-EXPORT CUresult cuLinkAddData_v2(void*, int, void*, size_t, const char*, u32, int*, void**) { return NotSupported; }
-EXPORT CUresult cuLinkComplete(void*, void**, size_t*) { return NotSupported; }
-EXPORT CUresult cuLinkDestroy(void*) { return NotSupported; }
+// There is no linker; a fault of its own is left for RINGTAIL_EMULATOR_FAIL.
+EXPORT CUresult cuLinkCreate_v2(u32, int*, void**, void**) { FAULT("cuLinkCreate"); return Success; }
+EXPORT CUresult cuLinkAddData_v2(void*, int, void*, size_t, const char*, u32, int*, void**) { FAULT("cuLinkAddData"); return NotSupported; }
+EXPORT CUresult cuLinkComplete(void*, void**, size_t*) { FAULT("cuLinkComplete"); return NotSupported; }
+EXPORT CUresult cuLinkDestroy(void*) { return Success; }
 
 EXPORT CUresult cuFuncSetAttribute(void* function, int attribute, int value) {
     Kernel* k = static_cast<Kernel*>(function);
@@ -762,6 +802,7 @@ EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, void*, int t
 }
 
 EXPORT CUresult cuLaunchKernel(void* function, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 shared, void* stream, void** parameters, void** extra) {
+    FAULT("cuLaunchKernel");
     Kernel* k = static_cast<Kernel*>(function);
     const void* from = nullptr;
     if (parameters) {

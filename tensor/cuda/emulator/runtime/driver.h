@@ -11,4 +11,9 @@ int enqueue(void* stream, std::function<int()> work);
 // inDevice says whether device memory holds these bytes; it complains if not.
 bool inDevice(const void* p, size_t bytes, const char* what);
 
+// injected is the code that RINGTAIL_EMULATOR_FAIL has this call of a function fail with, or 0:
+// "cuInit=100,cuMemAllocAsync=2@5", every call or only the fifth. After a code that ends a
+// context (700 and its like) all calls that ask fail with it.
+int injected(const char* call);
+
 } // namespace emulator
