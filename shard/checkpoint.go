@@ -53,8 +53,10 @@ func (s *Store) manifest() manifest {
 
 // exactDtype is the type in which the trained weights are known most exactly.
 func (s *Store) exactDtype() tensor.Dtype {
-	if s.opt.Train {
-		return s.opt.State
+	for i, c := range s.chunks {
+		if !s.Layout.Chunks[i].Frozen {
+			return c.exact().Dtype
+		}
 	}
 	return s.dev.Float()
 }

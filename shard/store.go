@@ -95,6 +95,9 @@ func NewStore(dev tensor.Device, l *Layout, opt Options) (*Store, error) {
 	for _, e := range l.Entries {
 		s.entries[e.Name] = e
 		s.params[e.Name] = s.view(e.Name, e.Chunk, e.Offset, e.Shape)
+		if e.Pad > 0 {
+			s.params[e.Name].Padded = e.Shape[0] + e.Pad
+		}
 	}
 	return s, nil
 }
@@ -197,15 +200,25 @@ func (s *Store) ZeroGrads() {
 
 // GradSumSquares adds the sum of the squares of all gradients to out (F64 [1]).
 func (s *Store) GradSumSquares(out tensor.Tensor) {
+	var grads []tensor.Tensor
 	for _, c := range s.chunks {
 		if !c.grad.IsZero() {
-			s.dev.Ops().SumSquares(out, c.grad)
+			grads = append(grads, c.grad)
 		}
+	}
+	ops := s.dev.Ops()
+	if ops.SumSquaresAll != nil {
+		ops.SumSquaresAll(out, grads)
+		return
+	}
+	for _, g := range grads {
+		ops.SumSquares(out, g)
 	}
 }
 
 // Update makes one optimizer step on every trained chunk, from the step block.
 func (s *Store) Update(step tensor.Tensor, o optim.AdamW) {
+	var list []tensor.AdamW
 	for _, c := range s.chunks {
 		if c.grad.IsZero() {
 			continue
@@ -223,8 +236,16 @@ func (s *Store) Update(step tensor.Tensor, o optim.AdamW) {
 			if s.opt.State != s.dev.Float().Wide() {
 				a.Stochastic, a.Seed, a.First = true, s.opt.Seed, c.first+uint64(r.from)
 			}
-			s.dev.Ops().AdamW(a)
+			list = append(list, a)
 		}
+	}
+	ops := s.dev.Ops()
+	if ops.AdamWAll != nil {
+		ops.AdamWAll(list)
+		return
+	}
+	for _, a := range list {
+		ops.AdamW(a)
 	}
 }
 
@@ -239,14 +260,27 @@ func (s *Store) Free() {
 }
 
 // Copy is a second store of the same layout, with the same weights and without
-// gradients or moments.
+// gradients or moments. Weights that are trained are kept in the device's Wide(), for
+// averages of them.
 func (s *Store) Copy() (*Store, error) {
 	c, err := NewStore(s.dev, s.Layout, Options{})
 	if err != nil {
 		return nil, err
 	}
-	for i := range s.chunks {
-		s.dev.Ops().Copy(c.chunks[i].value, s.chunks[i].value)
+	wide := s.dev.Float().Wide()
+	for i, from := range s.chunks {
+		to := c.chunks[i]
+		s.dev.Ops().Copy(to.value, from.value)
+		if s.Layout.Chunks[i].Frozen || wide == s.dev.Float() {
+			continue
+		}
+		master, b, err := tensor.New(s.dev, wide, to.value.Len())
+		if err != nil {
+			c.Free()
+			return nil, fmt.Errorf("memory for a copy of the weights: %w", err)
+		}
+		to.master, to.buffers = master, append(to.buffers, b)
+		s.dev.Ops().Copy(master, from.exact())
 	}
 	return c, s.dev.Sync()
 }
@@ -256,11 +290,10 @@ const averagePiece = 1 << 18
 
 // Average moves the weights towards those of from, a store of the same layout:
 // w = decay·w + (1 − decay)·from, the exponential moving average (Polyak). Frozen
-// chunks don't change and are left alone. On a device of 16-bit weights the average
-// itself is kept in master weights, which the first call makes.
+// chunks don't change and are left alone.
 func (s *Store) Average(from *Store, decay float64) error {
-	ops, wide := s.dev.Ops(), s.dev.Float().Wide()
-	x, b, err := tensor.New(s.dev, wide, averagePiece)
+	ops := s.dev.Ops()
+	x, b, err := tensor.New(s.dev, s.dev.Float().Wide(), averagePiece)
 	if err != nil {
 		return err
 	}
@@ -268,14 +301,6 @@ func (s *Store) Average(from *Store, decay float64) error {
 	for i, c := range s.chunks {
 		if s.Layout.Chunks[i].Frozen {
 			continue
-		}
-		if wide != s.dev.Float() && c.master.IsZero() {
-			master, b, err := tensor.New(s.dev, wide, c.value.Len())
-			if err != nil {
-				return fmt.Errorf("memory for the average of the weights: %w", err)
-			}
-			c.master, c.buffers = master, append(c.buffers, b)
-			ops.Copy(c.master, c.value)
 		}
 		for at := 0; at < c.value.Len(); at += averagePiece {
 			n := min(averagePiece, c.value.Len()-at)

@@ -79,7 +79,7 @@ func (p *ppo) update(step int) (stepResult, error) {
 		if p.ptxLoader != nil {
 			out.metrics["ppo/ptx_loss"] = l.ptx
 		}
-		if p.state.Used == 0 && l.policy.MaxDeviation > ratioTolerance {
+		if p.state.Used == 0 && l.policy.MaxDeviation > ratioTolerance(p.dev.Float()) {
 			p.say("warning: ratios of the first minibatch should be 1, but one is off by %.2g: sampling and training don't compute the same probabilities", l.policy.MaxDeviation)
 		}
 		p.state.PassedOver = r.TargetKL > 0 && l.policy.ApproxKL > r.TargetKL
@@ -126,8 +126,14 @@ func (p *ppo) gradients(list []int, acts bool) (l updateLosses, err error) {
 	return l, err
 }
 
-// ratioTolerance is how far rounding may move a ratio of the first minibatch from 1.
-const ratioTolerance = 0.05
+// ratioTolerance is how far rounding may move a ratio of the first minibatch from 1: in a
+// 16-bit type logits of tens are off by tenths.
+func ratioTolerance(float tensor.Dtype) float64 {
+	if float.Wide() != float {
+		return 0.5
+	}
+	return 0.05
+}
 
 // policyGradient adds the gradient of the policy's loss on a micro-batch to the
 // actor's, n being the tokens of the minibatch. It also returns the entropy and the KL loss, means over n.

@@ -1,0 +1,201 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"ringtail/tensor"
+	"ringtail/tensor/cpu"
+	"ringtail/tensor/cuda"
+	"ringtail/tensor/cuda/emulator/build"
+)
+
+var buildEmulator = sync.OnceValues(func() (string, error) { return build.Library() })
+
+// emulated is a CUDA device whose GPU is emulated; where RINGTAIL_TEST_GPU is set, the
+// machine's. It isn't for parallel tests.
+func emulated(t testing.TB, float tensor.Dtype) *cuda.Device {
+	t.Helper()
+	if os.Getenv("RINGTAIL_TEST_GPU") == "" {
+		if runtime.GOOS != "linux" {
+			t.Skip("the emulator is built for Linux only")
+		}
+		path, err := buildEmulator()
+		if errors.Is(err, build.ErrNoCompiler) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("RINGTAIL_LIBCUDA", path)
+		t.Setenv("RINGTAIL_LIBCUBLASLT", path)
+		t.Setenv("RINGTAIL_LIBCUDNN", "off")
+	}
+	d, err := cuda.Open(cuda.Options{Float: float})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d
+}
+
+// TestEmulatedSFT: a run on the GPU has the losses of one on the CPU: of steps and of
+// evaluations; resumed, it has its own bytes.
+func TestEmulatedSFT(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		float tensor.Dtype
+		most  float64 // by which losses may differ
+		sets  []string
+	}{
+		{"f32", tensor.F32, 1e-4, nil},
+		{"f32/accumulation", tensor.F32, 1e-4, []string{"train.batch=7", "train.micro_tokens=64", "train.recompute=true"}},
+		{"bf16", tensor.BF16, 1e-2, nil},
+		{"bf16/accumulation", tensor.BF16, 1e-2, []string{"train.batch=7", "train.micro_tokens=64"}},
+		{"bf16/state", tensor.BF16, 2e-2, []string{"optimizer.state=bf16", "train.gradients=bf16"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if testing.Short() && c.name != "bf16/accumulation" {
+				t.Skip("one will do")
+			}
+			dev := emulated(t, c.float)
+			sets := append([]string{"model.new.num_hidden_layers=1", "train.lr=0.003", "data.max_tokens=40", "checkpoint.every=10", "eval.every=10", "samples.rows=1",
+				"samples.max_tokens=2", "log.tensorboard=false"}, c.sets...)
+			on := func(dir string, dev tensor.Device, resume bool, ctx context.Context, sets ...string) error {
+				return trainRun(ctx, mustDecode(t, base(t), sets...), "sft", dir, resume, dev)
+			}
+			onCPU, whole, halves := filepath.Join(t.TempDir(), "cpu"), filepath.Join(t.TempDir(), "gpu"), filepath.Join(t.TempDir(), "gpu")
+			var plain []string
+			for _, s := range sets {
+				if !strings.HasPrefix(s, "optimizer.state") && !strings.HasPrefix(s, "train.gradients") {
+					plain = append(plain, s)
+				}
+			}
+			if err := on(onCPU, cpu.New(), false, t.Context(), plain...); err != nil {
+				t.Fatal(err)
+			}
+			if err := on(whole, dev, false, t.Context(), sets...); err != nil {
+				t.Fatal(err)
+			}
+			want, got := metricsOf(t, onCPU), metricsOf(t, whole)
+			if len(got) != len(want) || len(got) != 21 {
+				t.Fatalf("%d lines of metrics, on the CPU %d", len(got), len(want))
+			}
+			worst := 0.0
+			for i, w := range want {
+				for _, name := range []string{"loss", "eval/loss"} {
+					if d := math.Abs(got[i][name] - w[name]); !(d <= c.most) {
+						t.Errorf("step %d: %s %.6f, on the CPU %.6f", i, name, got[i][name], w[name])
+					} else {
+						worst = max(worst, d)
+					}
+				}
+			}
+			t.Logf("losses of the GPU and the CPU differ by %.2g at most; last %.4f", worst, got[20]["loss"])
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			stop := &interrupting{Device: dev, at: 13, do: cancel}
+			if err := on(halves, stop, false, ctx, sets...); !errors.Is(err, ErrInterrupted) {
+				t.Fatal(err)
+			}
+			if err := on(halves, dev, true, t.Context(), sets...); err != nil {
+				t.Fatal(err)
+			}
+			same(t, outcome(t, halves), outcome(t, whole))
+		})
+	}
+}
+
+// interrupting is a device that calls a function when the weights are updated for the
+// at-th time.
+type interrupting struct {
+	*cuda.Device
+	ops     tensor.Ops
+	at      int
+	updates int
+	do      func()
+}
+
+func (d *interrupting) Ops() *tensor.Ops {
+	if d.ops.ClipFactor == nil {
+		d.ops = *d.Device.Ops()
+		d.ops.ClipFactor = func(a tensor.ClipFactor) {
+			d.Device.Ops().ClipFactor(a)
+			if d.updates++; d.updates == d.at {
+				d.do()
+			}
+		}
+	}
+	return &d.ops
+}
+
+// TestEmulatedReinforcement: a reward model and PPO train on the GPU; in float32 their
+// figures are those of the CPU (the same answers are sampled). PPO, resumed, has its own bytes.
+func TestEmulatedReinforcement(t *testing.T) {
+	dir := rlFixture(t)
+	for _, c := range []struct {
+		name, objective string
+		float           tensor.Dtype
+		sets, more      []string           // more are the GPU's
+		same            map[string]float64 // metrics, and by how much they may differ
+	}{
+		{"reward f32", "reward", tensor.F32, []string{"train.steps=4", "eval.every=4", "reward.normalize=false", "data.held_out=0.05"}, nil,
+			map[string]float64{"loss": 1e-4, "eval/loss": 1e-4, "eval/accuracy": 0.05, "grad_norm": 1e-3}},
+		{"reward bf16", "reward", tensor.BF16, []string{"train.steps=4", "eval.every=4", "reward.normalize=false", "data.held_out=0.05"}, []string{"optimizer.state=bf16"},
+			map[string]float64{"loss": 0.05, "eval/loss": 0.05}},
+		{"ppo f32", "ppo", tensor.F32, []string{"train.rollouts=2"}, nil,
+			map[string]float64{"loss": 5e-3, "ppo/kl": 1e-2, "ppo/score": 1e-3, "ppo/ptx_loss": 1e-3, "ppo/critic_grad_norm": 1e-3}},
+		{"ppo bf16", "ppo", tensor.BF16, []string{"train.rollouts=2"}, []string{"ppo.ema=0.9"}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			text := map[string]string{"reward": rewardBase(dir), "ppo": ppoBase(dir)}[c.objective]
+			dev := emulated(t, c.float)
+			on := func(ctx context.Context, dir string, dev tensor.Device, resume bool, sets ...string) (string, error) {
+				return startRun(ctx, mustRecipe(t, c.objective, text, append([]string{"log.tensorboard=false"}, sets...)...), c.objective, dir, resume, dev)
+			}
+			onCPU, whole, halves := filepath.Join(t.TempDir(), "cpu"), filepath.Join(t.TempDir(), "gpu"), filepath.Join(t.TempDir(), "gpu")
+			if _, err := on(t.Context(), onCPU, cpu.New(), false, c.sets...); err != nil {
+				t.Fatal(err)
+			}
+			sets := append(slices.Clone(c.sets), c.more...)
+			said, err := on(t.Context(), whole, dev, false, sets...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(said, "warning") {
+				t.Error(said)
+			}
+			want, got := metricsOf(t, onCPU), metricsOf(t, whole)
+			if len(got) != len(want) {
+				t.Fatalf("%d lines of metrics, on the CPU %d", len(got), len(want))
+			}
+			for i, w := range want {
+				for name, most := range c.same {
+					if d := math.Abs(got[i][name] - w[name]); !(d <= most) {
+						t.Errorf("line %d: %s %.6f, on the CPU %.6f", i, name, got[i][name], w[name])
+					}
+				}
+			}
+			if testing.Short() || c.name != "ppo bf16" {
+				return
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if _, err := on(ctx, halves, &interrupting{Device: dev, at: 3, do: cancel}, false, sets...); !errors.Is(err, ErrInterrupted) {
+				t.Fatal(err)
+			}
+			if _, err := on(t.Context(), halves, dev, true, sets...); err != nil {
+				t.Fatal(err)
+			}
+			same(t, outcome(t, halves), outcome(t, whole))
+		})
+	}
+}
