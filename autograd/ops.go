@@ -304,7 +304,8 @@ func (t *Tape) CrossEntropy(x, targets *Var, w *Param, softCap float32, loss, sc
 	t.Record(&Node{
 		Name: "cross-entropy", In: []*Var{x, targets}, Params: []*Param{w},
 		FusedForward: func(g *Grads) {
-			a := tensor.CrossEntropy{Loss: loss, X: x.value, W: w.Value, Targets: targets.value, Scale: scale, SoftCap: softCap}
+			a := tensor.CrossEntropy{Loss: loss, X: x.value, W: w.Value, Targets: targets.value, Scale: scale, SoftCap: softCap,
+				Padded: w.Padded}
 			if g.Train {
 				a.DX, _ = g.In(0)
 				a.DW = w.Grad
@@ -333,7 +334,7 @@ func (t *Tape) LogProb(x, targets *Var, w *Param, temperature, softCap float32, 
 	}
 	n.Forward = func() {
 		a := tensor.LogProb{LogProbs: logProbs.value, LSE: lse.value, X: x.value, W: w.Value, Targets: targets.value,
-			Temperature: temperature, SoftCap: softCap}
+			Temperature: temperature, SoftCap: softCap, Padded: w.Padded}
 		if entropy {
 			a.Entropies = entropies.value
 		}
@@ -341,7 +342,7 @@ func (t *Tape) LogProb(x, targets *Var, w *Param, temperature, softCap float32, 
 	}
 	n.Backward = func(g *Grads) {
 		a := tensor.LogProbBackward{DW: w.Grad, DLogProbs: g.Out(0), X: x.value, W: w.Value, Targets: targets.value, LSE: lse.value,
-			Temperature: temperature, SoftCap: softCap}
+			Temperature: temperature, SoftCap: softCap, Padded: w.Padded}
 		a.DX, _ = g.In(0)
 		if entropy {
 			a.DEntropies, a.Entropies = g.Out(2), entropies.value

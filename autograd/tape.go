@@ -18,6 +18,9 @@ type Param struct {
 	Grad  tensor.Tensor
 	// Chunk numbers the chunk that holds the weights, for hooks.
 	Chunk int
+	// Padded, where it is more than the first dimension, says that rows of zeros up to so
+	// many follow in Value and Grad.
+	Padded int
 }
 
 // Trainable tells whether the parameter receives a gradient.

@@ -84,6 +84,9 @@ type block struct {
 	expertDown        *autograd.Param // [experts, hidden, width]
 }
 
+// vocabStep is a number of rows that products with the vocabulary are rounded up to.
+const vocabStep = 64
+
 // specs lists the tensors of a decoder in the order in which the forward pass
 // uses them, by their stored names.
 func (c *Config) specs(opt Options, head Head) []shard.Spec {
@@ -94,7 +97,11 @@ func (c *Config) specs(opt Options, head Head) []shard.Spec {
 	}
 	var out []shard.Spec
 	add := func(group, name string, shape ...int) {
-		out = append(out, shard.Spec{Name: name, Shape: shape, Group: group, Decay: decay(name, shape),
+		pad := 0
+		if name == n.embed+".weight" || name == n.head+".weight" {
+			pad = -shape[0] & (vocabStep - 1)
+		}
+		out = append(out, shard.Spec{Name: name, Pad: pad, Shape: shape, Group: group, Decay: decay(name, shape),
 			Frozen: !opt.Train || opt.Frozen != nil && opt.Frozen(name)})
 	}
 	norm := func(name string) {

@@ -23,10 +23,21 @@ type Spec struct {
 	Frozen bool
 	// Decay: weight decay applies.
 	Decay bool
+	// Pad is the number of rows of zeros that are kept after a matrix's last, so that
+	// products may take a round number of rows.
+	Pad int
 	// Group, where not empty, joins this tensor with its neighbours of equal
 	// Group: they stand back to back in one chunk, so that the matrices that
 	// multiply one input (q, k, v; gate, up) can be seen as one.
 	Group string
+}
+
+// padding is the number of elements kept after the tensor.
+func (s Spec) padding() int {
+	if s.Pad == 0 {
+		return 0
+	}
+	return s.Pad * (s.Len() / s.Shape[0])
 }
 
 // Len is the number of elements of the tensor.
@@ -91,7 +102,7 @@ func Plan(specs []Spec, chunkLen int) (*Layout, error) {
 			if s.Frozen != specs[i].Frozen {
 				return nil, fmt.Errorf("tensors %s and %s are multiplied by one input: freeze both or neither", specs[i].Name, s.Name)
 			}
-			n += s.Len()
+			n += s.Len() + s.padding()
 		}
 		frozen := specs[i].Frozen
 		c := open[frozen]
@@ -103,7 +114,7 @@ func Plan(specs []Spec, chunkLen int) (*Layout, error) {
 		at := l.Chunks[c].Len
 		for _, s := range specs[i:j] {
 			l.Entries = append(l.Entries, Entry{Spec: s, Chunk: c, Offset: at})
-			at += s.Len()
+			at += s.Len() + s.padding()
 		}
 		l.Chunks[c].Len = (at + align - 1) / align * align
 		i = j

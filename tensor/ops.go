@@ -106,6 +106,11 @@ type Ops struct {
 	// AdamW updates a flat run of parameters; see its argument.
 	AdamW func(a AdamW)
 
+	// SumSquaresAll and AdamWAll do many at once; a device on which that is no faster
+	// leaves them nil.
+	SumSquaresAll func(out Tensor, xs []Tensor)
+	AdamWAll      func(list []AdamW)
+
 	// Sample draws one token a row of logits; see its argument.
 	Sample func(a Sample)
 }
@@ -298,6 +303,10 @@ const (
 // at hand, so logits never exist in full and are computed once. Scale [1] is a
 // device scalar (one over the tokens of the global batch). With SoftCap > 0 the
 // logits are SoftCap·tanh(X_t·Wᵀ/SoftCap).
+//
+// Padded, where it is more than V, says that W is followed by rows of zeros up to so
+// many, and DW by memory to which zeros may be added: matrix units are several times
+// slower with a vocabulary like GPT-2's 50257 than with a round number.
 type CrossEntropy struct {
 	Loss    Tensor // F64 [3]
 	X, W    Tensor
@@ -305,6 +314,7 @@ type CrossEntropy struct {
 	DX, DW  Tensor
 	Scale   Tensor // Float [1]
 	SoftCap float32
+	Padded  int
 }
 
 // LogProb projects X [T, H] on the vocabulary with W [V, H] and scores the tokens
@@ -317,12 +327,13 @@ type CrossEntropy struct {
 // and all three are 0 where a is negative. Entropies may be absent. Temperature is
 // above 0: that at which the tokens were sampled. Logits never exist in full. LSE
 // and Entropies are kept for the backward pass. With SoftCap > 0,
-// z = SoftCap·tanh(X_t·Wᵀ/SoftCap)/Temperature.
+// z = SoftCap·tanh(X_t·Wᵀ/SoftCap)/Temperature. Padded as in CrossEntropy.
 type LogProb struct {
 	LogProbs, Entropies, LSE Tensor // [T]
 	X, W                     Tensor
 	Targets                  Tensor // I32 [T]
 	Temperature, SoftCap     float32
+	Padded                   int
 }
 
 // LogProbBackward gives the gradients of LogProb from those of its results,
@@ -343,6 +354,7 @@ type LogProbBackward struct {
 	Targets               Tensor // I32 [T]
 	LSE, Entropies        Tensor // [T]
 	Temperature, SoftCap  float32
+	Padded                int
 }
 
 // Route chooses K of E experts for each token (Shazeer et al. 2017; Jiang et al.

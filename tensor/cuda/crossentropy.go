@@ -36,7 +36,7 @@ type softmaxRowsArgs struct {
 	losses, marks               uintptr
 	logProbs, entropies, lse    uintptr
 	stride                      uint64
-	vocab                       int32
+	vocab, padded               int32
 	kept                        uint32
 	gradient                    int32
 	softCap, inverseTemperature float32
@@ -57,6 +57,7 @@ type projection struct {
 	args      softmaxRowsArgs // of every chunk; addresses of vectors are those of row 0
 	entropy   bool
 	rows      int // of a chunk
+	padded    int // rows of w and dw that products take: the vocabulary's, and zeros after them
 	kernel    string
 	gradients tensor.Dtype
 	typ       tensor.Dtype
@@ -65,21 +66,22 @@ type projection struct {
 
 // openProjection checks shapes and lays out the workspace: a chunk's logits, then
 // extra bytes, at the address that is returned (0 where there is no memory).
-func (d *Device) openProjection(op string, x, w, targets, dx, dw tensor.Tensor, softCap, temperature float32, entropy bool, extra int) (*projection, uintptr) {
+func (d *Device) openProjection(op string, x, w, targets, dx, dw tensor.Tensor, padded int, softCap, temperature float32, entropy bool, extra int) (*projection, uintptr) {
 	n, vocab := x.Rows(), w.Rows()
 	if x.Cols() != w.Cols() || targets.Len() != n || targets.Dtype != tensor.I32 || !(temperature > 0) {
 		panic(fmt.Sprintf("cuda: %s of X %v, W %v, Targets %v at temperature %g", op, x, w, targets, temperature))
 	}
 	p := &projection{d: d, x: x, w: w, dx: dx, dw: dw, targets: targets, entropy: entropy, typ: d.logitsType(), gradients: d.Float()}
 	size := p.typ.Size()
-	p.stride = ceilDiv(vocab, 16/p.gradients.Size()) * (16 / p.gradients.Size()) // also a multiple of 16 bytes of logits, as wide or wider
+	p.padded = max(padded, vocab)
+	p.stride = ceilDiv(p.padded, 16/p.gradients.Size()) * (16 / p.gradients.Size()) // also a multiple of 16 bytes of logits, as wide or wider
 	p.rows = min(max(logitsBytes/(p.stride*size)/chunkStep, 1)*chunkStep, ceilDiv(n, chunkStep)*chunkStep)
 	chunks := ceilDiv(n, p.rows)
 	p.rows = min(ceilDiv(ceilDiv(n, chunks), chunkStep)*chunkStep, n)
 	logits := tensor.AlignUp(p.rows * p.stride * size)
 	space := d.workspace(logits + extra)
 
-	p.args = softmaxRowsArgs{logits: space, targets: targets.Addr, stride: uint64(p.stride), vocab: int32(vocab),
+	p.args = softmaxRowsArgs{logits: space, targets: targets.Addr, stride: uint64(p.stride), vocab: int32(vocab), padded: int32(p.padded),
 		kept: uint32(min(softmaxKept/16, vocab*size/16)), softCap: softCap, inverseTemperature: 1 / temperature}
 	if !dx.IsZero() || !dw.IsZero() {
 		p.args.gradient = 1
@@ -102,11 +104,16 @@ func (d *Device) openProjection(op string, x, w, targets, dx, dw tensor.Tensor, 
 // run goes through the chunks.
 func (p *projection) run() {
 	d, n, vocab := p.d, p.x.Rows(), p.w.Rows()
+	w, dw := p.w, p.dw
+	w.Shape = []int{p.padded, w.Cols()}
+	if !dw.IsZero() {
+		dw.Shape = w.Shape
+	}
 	for from := 0; from < n; from += p.rows {
 		rows := min(p.rows, n-from)
-		logits := tensor.Tensor{Device: d, Dtype: p.typ, Shape: []int{rows, vocab}, Stride: p.stride, Addr: p.args.logits}
+		logits := tensor.Tensor{Device: d, Dtype: p.typ, Shape: []int{rows, p.padded}, Stride: p.stride, Addr: p.args.logits}
 		x := p.x.Slice(from, rows)
-		d.matmul(tensor.Matmul{C: logits, A: x, B: p.w, TransB: true})
+		d.matmul(tensor.Matmul{C: logits, A: x, B: w, TransB: true})
 
 		args := p.args
 		for _, v := range []*uintptr{&args.targets, &args.dLogProbs, &args.dEntropies, &args.losses, &args.marks, &args.logProbs, &args.entropies, &args.lse} {
@@ -123,10 +130,10 @@ func (p *projection) run() {
 		gradients := logits
 		gradients.Dtype, gradients.Stride = p.gradients, p.stride*p.typ.Size()/p.gradients.Size()
 		if !p.dx.IsZero() {
-			d.matmul(tensor.Matmul{C: p.dx.Slice(from, rows), A: gradients, B: p.w})
+			d.matmul(tensor.Matmul{C: p.dx.Slice(from, rows), A: gradients, B: w})
 		}
 		if !p.dw.IsZero() {
-			d.matmul(tensor.Matmul{C: p.dw, A: gradients, TransA: true, B: x, Beta: 1})
+			d.matmul(tensor.Matmul{C: dw, A: gradients, TransA: true, B: x, Beta: 1})
 		}
 	}
 }
@@ -140,7 +147,7 @@ func (d *Device) crossEntropy(a tensor.CrossEntropy) {
 	if n == 0 {
 		return
 	}
-	p, vectors := d.openProjection("CrossEntropy", a.X, a.W, a.Targets, a.DX, a.DW, a.SoftCap, 1, false, 8*n)
+	p, vectors := d.openProjection("CrossEntropy", a.X, a.W, a.Targets, a.DX, a.DW, a.Padded, a.SoftCap, 1, false, 8*n)
 	if p == nil {
 		return
 	}

@@ -12,7 +12,7 @@ func (d *Device) logProb(a tensor.LogProb) {
 		return
 	}
 	mustBeF32("LogProb", a.LogProbs, a.LSE, a.Entropies)
-	p, _ := d.openProjection("LogProb", a.X, a.W, a.Targets, tensor.Tensor{}, tensor.Tensor{}, a.SoftCap, a.Temperature, !a.Entropies.IsZero(), 0)
+	p, _ := d.openProjection("LogProb", a.X, a.W, a.Targets, tensor.Tensor{}, tensor.Tensor{}, a.Padded, a.SoftCap, a.Temperature, !a.Entropies.IsZero(), 0)
 	if p == nil {
 		return
 	}
@@ -27,7 +27,7 @@ func (d *Device) logProbBackward(a tensor.LogProbBackward) {
 		return
 	}
 	mustBeF32("LogProbBackward", a.DLogProbs, a.DEntropies)
-	p, _ := d.openProjection("LogProbBackward", a.X, a.W, a.Targets, a.DX, a.DW, a.SoftCap, a.Temperature, !a.DEntropies.IsZero(), 0)
+	p, _ := d.openProjection("LogProbBackward", a.X, a.W, a.Targets, a.DX, a.DW, a.Padded, a.SoftCap, a.Temperature, !a.DEntropies.IsZero(), 0)
 	if p == nil {
 		return
 	}

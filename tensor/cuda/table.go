@@ -42,6 +42,8 @@ func (d *Device) table() {
 		SumSquares:        d.sumSquares,
 		ClipFactor:        d.clipFactor,
 		AdamW:             d.adamW,
+		SumSquaresAll:     d.sumSquaresAll,
+		AdamWAll:          d.adamWAll,
 		Sample:            d.sample,
 	}
 }

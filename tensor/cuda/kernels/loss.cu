@@ -34,6 +34,7 @@ struct SoftmaxRowsArgs {
     float* lse;               // [rows] or null
     u64 stride;               // elements of L, a multiple of 16 bytes, from a multiple of 16 bytes on
     int vocab;
+    int padded;               // gradients from vocab on up to here are set to 0
     u32 kept;                 // packs of 16 bytes of a row that are kept in shared memory
     int gradient;             // 1: write it
     float softCap;            // capped kernels only
@@ -177,6 +178,7 @@ template <class L, class G, bool capped, bool entropy> DEVICE void softmaxRows(c
             float zeros[n] = {};
             for (u32 i = tid; i < packs; i += width) storeGradients(gradients + u64(i) * n, zeros);
             if (last < vocab) gradients[last] = fromFloat<G>(0);
+            for (u32 i = vocab + tid; i < u32(a.padded); i += width) gradients[i] = fromFloat<G>(0);
         }
         return;
     }
@@ -243,6 +245,7 @@ template <class L, class G, bool capped, bool entropy> DEVICE void softmaxRows(c
     }
     barrier();
     if (last < vocab) gradients[last] = fromFloat<G>(slope.of(lastLogit, 0));
+    for (u32 i = vocab + tid; i < u32(a.padded); i += width) gradients[i] = fromFloat<G>(0);
     barrier();
     if (tid == 0 && u32(target) < vocab) {
         // 1 − E_a/s is r/s for the largest.
