@@ -21,6 +21,8 @@ type Options struct {
 	Memory int
 	// Fast allows a GPU what gives other bytes on another run.
 	Fast bool
+	// TF32 lets a GPU round the operands of float32 products to 10 bits of fraction.
+	TF32 bool
 }
 
 // CheckName refuses what no device is called.
@@ -49,18 +51,21 @@ func index(name string) (int, error) {
 
 // Open makes the device ready that a name stands for; "" and auto are the first GPU,
 // or, where none can be used, the CPU: note then says why, unless the machine simply
-// has no NVIDIA driver. Close gives it back.
+// has no NVIDIA driver. On a GPU note says, a line each, what it does without. Close
+// gives the device back.
 func Open(name string, opt Options) (dev tensor.Device, note string, err error) {
 	switch name {
 	case "", "auto":
-		dev, err := openCUDA(0, opt)
+		dev, note, err := openCUDA(0, opt)
 		if err == nil {
-			return dev, "", nil
+			return dev, note, nil
 		}
 		if cuda.HasDriver() {
-			note = fmt.Sprintf("the CPU is used: %v", err)
+			note = fmt.Sprintf("the CPU is used, not the GPU: %v", err)
 		}
-		dev, err = openCPU(opt)
+		if dev, err = openCPU(opt); err != nil && note != "" {
+			err = fmt.Errorf("%w; %s", err, note)
+		}
 		return dev, note, err
 	case "cpu":
 		dev, err = openCPU(opt)
@@ -70,10 +75,10 @@ func Open(name string, opt Options) (dev tensor.Device, note string, err error) 
 	if err != nil {
 		return nil, "", CheckName(name)
 	}
-	if dev, err = openCUDA(n, opt); err != nil {
-		return nil, "", fmt.Errorf("device %s: %w; see ringtail doctor", name, err)
+	if dev, note, err = openCUDA(n, opt); err != nil {
+		return nil, "", fmt.Errorf("device %s: %w (ringtail doctor tells more)", name, err)
 	}
-	return dev, "", nil
+	return dev, note, nil
 }
 
 func openCPU(opt Options) (tensor.Device, error) {
@@ -83,16 +88,17 @@ func openCPU(opt Options) (tensor.Device, error) {
 	return cpu.New(), nil
 }
 
-func openCUDA(index int, opt Options) (tensor.Device, error) {
+func openCUDA(index int, opt Options) (tensor.Device, string, error) {
 	float := tensor.BF16
 	if opt.Dtype == "f32" {
 		float = tensor.F32
 	}
-	d, err := cuda.Open(cuda.Options{Index: index, Float: float, Memory: opt.Memory, Fast: opt.Fast})
+	d, err := cuda.Open(cuda.Options{Index: index, Float: float, Memory: opt.Memory, Fast: opt.Fast, TF32: opt.TF32})
 	if err != nil {
-		return nil, err // not a *cuda.Device that is nil
+		return nil, "", err // not a *cuda.Device that is nil
 	}
-	return d, nil
+	d.Preload()
+	return d, strings.Join(d.Notes(), "\n"), nil
 }
 
 // Fault tells whether an error is a GPU's: a call of its driver or libraries that failed.

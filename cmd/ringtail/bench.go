@@ -14,32 +14,52 @@ import (
 )
 
 type benchCmd struct {
-	Gemm benchGemmCmd `cmd:"" help:"Time float32 matrix products"`
+	Gemm benchGemmCmd `cmd:"" help:"Time matrix products"`
 	Sft  benchSFTCmd  `cmd:"" help:"Time training steps of named model shapes"`
 }
 
 type benchGemmCmd struct {
-	Size    []string `arg:"" optional:"" default:"512,1024,2048" placeholder:"SIZE" help:"N for a square product, or MxNxK"`
-	Threads int      `placeholder:"N" help:"Threads; default: all"`
-	Rounds  int      `default:"25" help:"Timed products"`
-	JSON    bool     `help:"Print JSON, an object a line"`
+	Size      []string `arg:"" optional:"" default:"512,1024,2048" placeholder:"SIZE" help:"N for a square product, or MxNxK"`
+	Threads   int      `placeholder:"N" help:"Threads; default: all"`
+	Rounds    int      `default:"25" help:"Timed products on a CPU"`
+	Device    string   `default:"cpu" placeholder:"cpu|cuda:N" help:"Device; on a GPU MxNxK is a linear layer of M tokens, N outputs and K inputs, whose three products in a training step are timed"`
+	Dtype     string   `default:"auto" enum:"auto,bf16,f32,tf32" help:"Operands on a GPU: bf16, f32, tf32"`
+	Sustained float64  `placeholder:"SECONDS" help:"On a GPU: also the rate under a load of so many seconds, after as many to settle"`
+	Fast      bool     `default:"true" negatable:"" help:"On a GPU: the fastest of several algorithms"`
+	JSON      bool     `help:"Print JSON, an object a line"`
 }
 
-func (c *benchGemmCmd) Run(e *env) error {
-	if err := setThreads(c.Threads); err != nil {
-		return err
-	}
-	dev, threads := cpu.New(), cpu.Threads()
+// sizes reads the shapes of products.
+func (c *benchGemmCmd) sizes() ([][3]int, error) {
+	var out [][3]int
 	for _, size := range c.Size {
 		var d [3]int
 		parts := strings.Split(size, "x")
 		for i := range d {
 			n, err := strconv.Atoi(parts[min(i, len(parts)-1)])
 			if err != nil || n < 1 || len(parts) != 1 && len(parts) != 3 {
-				return usagef("size %q is neither N nor MxNxK", size)
+				return nil, usagef("size %q is neither N nor MxNxK", size)
 			}
 			d[i] = n
 		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func (c *benchGemmCmd) Run(e *env) error {
+	if err := setThreads(c.Threads); err != nil {
+		return err
+	}
+	sizes, err := c.sizes()
+	if err != nil {
+		return err
+	}
+	if c.Device != "cpu" {
+		return c.onGPU(e, sizes)
+	}
+	dev, threads := cpu.New(), cpu.Threads()
+	for _, d := range sizes {
 		for _, transposed := range []bool{false, true} {
 			r, err := bench.GEMM(dev, d[0], d[1], d[2], transposed, threads, max(c.Rounds, 1))
 			if err != nil {
@@ -47,6 +67,42 @@ func (c *benchGemmCmd) Run(e *env) error {
 			}
 			if err := show(e, c.JSON, r, "%5d x %5d x %5d  %-2s  %d threads  best %7.1f  median %7.1f GFLOP/s\n", r.M, r.N, r.K,
 				map[bool]string{false: "NN", true: "NT"}[transposed], threads, r.GFLOPS, r.Median); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *benchGemmCmd) onGPU(e *env, sizes [][3]int) error {
+	opt := device.Options{Dtype: c.Dtype, Fast: c.Fast}
+	switch c.Dtype {
+	case "auto":
+		opt.Dtype = "bf16"
+	case "tf32":
+		opt.Dtype, opt.TF32 = "f32", true
+	}
+	dev, _, err := device.Open(c.Device, opt)
+	if err != nil {
+		return err
+	}
+	defer device.Close(dev)
+	dtype := c.Dtype
+	if dtype == "auto" {
+		dtype = "bf16"
+	}
+	for _, d := range sizes {
+		list, err := bench.GPUGEMM(dev, dtype, d[0], d[1], d[2], c.Sustained)
+		if err != nil {
+			return err
+		}
+		for _, r := range list {
+			r.Device = device.Describe(dev)
+			steady := ""
+			if r.Sustained > 0 {
+				steady = fmt.Sprintf(", sustained %.1f", r.Sustained)
+			}
+			if err := show(e, c.JSON, r, "%5d x %5d x %5d  %s %s  %.1f TFLOP/s%s\n", r.M, r.N, r.K, r.Layout, r.Dtype, r.Burst, steady); err != nil {
 				return err
 			}
 		}
