@@ -58,10 +58,12 @@ func (c *doctorCmd) Run(e *env) error {
 	}
 	for _, l := range append([]cuda.Library{found.Driver}, found.Libraries...) {
 		switch {
-		case l.Path != "":
+		case l.Path != "" && l.Problem == "":
 			fmt.Fprintf(e.stdout, "%-10s %s (%s)\n", l.Name, l.Version, l.Path)
-		case l.Err != nil && len(found.GPUs) > 0:
-			fmt.Fprintf(e.stdout, "%-10s missing: %v; looked at %s\n", l.Name, l.Err, strings.Join(l.Tried, ", "))
+		case len(l.Tried) > 0 && len(found.GPUs) > 0:
+			fmt.Fprintf(e.stdout, "%-10s missing: %s; looked at %s\n", l.Name, l.Problem, strings.Join(l.Tried, ", "))
+		case l.Problem != "" && (l.Name != "cuda" || l.Path != ""):
+			fmt.Fprintf(e.stdout, "%-10s not used: %s\n", l.Name, l.Problem)
 		}
 	}
 	for _, n := range r.Notes {

@@ -84,21 +84,32 @@ func checkLt(name string, code int32, detail string, args ...any) error {
 const ltCodes = 10000
 
 // openBLAS finds cuBLASLt. Without it products run on our own kernels.
-func (d *Device) openBLAS() error {
+func (d *Device) openBLAS() {
 	b := &d.blas
 	b.plans = map[gemmKey]*gemmPlan{}
 	b.lib.Name = "cublasLt"
 	b.lib.find(sonames("cublasLt", majorsUpTo(cu.version/1000, 12)...)...)
 	if b.lib.Err != nil {
-		return nil
+		return
 	}
 	if err := bindFunctions(&b.ltFuncs, b.lib.handle); err != nil {
 		b.lib.Err = fmt.Errorf("%s: %w", b.lib.Path, err)
-		return nil
+		return
 	}
-	v := callSize(b.getVersion)
+	v := int(callSize(b.getVersion))
+	if v < 100000 { // 11502 is 11.5.2
+		v = v/1000*10000 + v%1000/100*100 + v%100
+	}
 	b.lib.Version = fmt.Sprintf("%d.%d.%d", v/10000, v%10000/100, v%100)
-	return checkLt("cublasLtCreate", call(b.create, address(&b.handle)), "%s", b.lib.Path)
+	switch least := 12; {
+	case v/10000 < least:
+		b.lib.Err = fmt.Errorf("%s is cuBLASLt %s; %d.0 is the least", b.lib.Path, b.lib.Version, least)
+		return
+	case v/10000 > cu.version/1000:
+		b.lib.Err = fmt.Errorf("%s is cuBLASLt %s, for newer drivers than this one of %s", b.lib.Path, b.lib.Version, cu.Version)
+		return
+	}
+	b.lib.Err = checkLt("cublasLtCreate", call(b.create, address(&b.handle)), "%s", b.lib.Path)
 }
 
 // majorsUpTo lists major versions from newest to oldest.

@@ -14,9 +14,12 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
+	"sync"
 
 	"ringtail/tensor"
 )
@@ -71,10 +74,15 @@ const (
 	attributeSharedOptin     = 97
 )
 
-// HasDriver tells whether this machine has an NVIDIA driver, whether or not it works.
+// HasDriver tells whether this machine seems to be one for NVIDIA's GPUs, whether or not
+// they work: it has a driver, or devices of it, or its user named one.
 func HasDriver() bool {
 	loadDriver()
-	return cu.handle != 0
+	if named := os.Getenv("RINGTAIL_LIBCUDA"); named != "" && named != "off" {
+		return true
+	}
+	_, err := os.Stat("/dev/nvidiactl")
+	return cu.handle != 0 || err == nil
 }
 
 // Devices lists the machine's GPUs. The error says why there is none.
@@ -95,10 +103,12 @@ func Devices() ([]Info, error) {
 		out = append(out, g)
 	}
 	if n == 0 {
-		return nil, fmt.Errorf("the NVIDIA driver sees no GPU")
+		return nil, errNoGPU
 	}
 	return out, nil
 }
+
+var errNoGPU = errors.New("the NVIDIA driver sees no GPU; see whether nvidia-smi lists one, and start a container with --gpus all")
 
 func describe(index int) (handle int32, g Info, err error) {
 	if err := check("cuDeviceGet", call(cu.deviceGet, address(&handle), uintptr(index)), "no GPU %d", index); err != nil {
@@ -138,33 +148,53 @@ func Open(opt Options) (*Device, error) {
 		return nil, err
 	}
 	d := &Device{opt: opt}
+	var n int32
+	if err := check("cuDeviceGetCount", call(cu.deviceGetCount, address(&n))); err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, errNoGPU
+	}
+	if opt.Index < 0 || opt.Index >= int(n) {
+		return nil, fmt.Errorf("the machine has no cuda:%d; its last GPU is cuda:%d", opt.Index, n-1)
+	}
 	var err error
 	if d.handle, d.gpu, err = describe(opt.Index); err != nil {
 		return nil, err
 	}
 	if d.gpu.Capability < 80 {
-		return nil, fmt.Errorf("cuda:%d is a %s of compute capability %d.%d; 8.0 is the least (Ampere, 2020)", opt.Index, d.gpu.Name,
+		return nil, fmt.Errorf("cuda:%d is a %s of compute capability %d.%d; 8.0 (Ampere, 2020) is the least: use a newer GPU, or device: cpu", opt.Index, d.gpu.Name,
 			d.gpu.Capability/10, d.gpu.Capability%10)
 	}
 	// The primary context is the one that cuBLASLt and cuDNN work in.
 	if err := check("cuDevicePrimaryCtxRetain", call(cu.primaryCtxRetain, address(&d.context), uintptr(d.handle))); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; see in nvidia-smi whether another program fills cuda:%d or has it to itself", err, opt.Index)
 	}
 	d.enter()
 	defer d.leave()
 	const nonBlocking = 1
-	err = check("cuStreamCreate", call(cu.streamCreate, address(&d.stream), nonBlocking))
-	if err == nil {
-		err = d.memory.open(d)
+	if err := check("cuStreamCreate", call(cu.streamCreate, address(&d.stream), nonBlocking)); err != nil {
+		d.Close()
+		return nil, err
 	}
-	if err == nil {
-		err = d.openBLAS()
+	// Libraries of hundreds of megabytes: each on a thread of its own.
+	var libraries sync.WaitGroup
+	for _, open := range []func(){d.openBLAS, d.openDNN} {
+		libraries.Go(func() {
+			d.enter()
+			defer d.leave()
+			open()
+		})
 	}
+	err = d.memory.open(d)
+	if err == nil {
+		_, err = d.module(smallest) // does this driver take the kernels at all?
+	}
+	libraries.Wait()
 	if err != nil {
 		d.Close()
 		return nil, err
 	}
-	d.openDNN()
 	d.table()
 	return d, nil
 }

@@ -3,6 +3,7 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"sync"
 	"unsafe"
@@ -70,17 +71,20 @@ type driver struct {
 // cu is the driver, once loadDriver has found it.
 var cu driver
 
+// leastDriver is CUDA 12.4: the kernels' PTX is of ISA 8.4, which the drivers of branch
+// 550 were the first to compile.
+const leastDriver = 12040
+
+const updateDriver = "update the NVIDIA driver to branch 550 (CUDA 12.4) or later"
+
 var loadDriver = sync.OnceValue(func() error {
 	cu.Name = "cuda"
 	cu.find("libcuda.so.1", "libcuda.so")
 	if cu.Err != nil {
-		return fmt.Errorf("no NVIDIA driver: %w", cu.Err)
+		return fmt.Errorf("no NVIDIA driver: %w; install it, start a container with --gpus all, or name the file in RINGTAIL_LIBCUDA", cu.Err)
 	}
 	if err := bindFunctions(&cu, cu.handle); err != nil {
-		return fmt.Errorf("%s: %w; update the NVIDIA driver", cu.Path, err)
-	}
-	if err := check("cuInit", call(cu.init, 0)); err != nil {
-		return fmt.Errorf("the NVIDIA driver of %s doesn't start: %w", cu.Path, err)
+		return fmt.Errorf("%s is not the driver of a GPU of today: %w; %s", cu.Path, err, updateDriver)
 	}
 	var v int32
 	if err := check("cuDriverGetVersion", call(cu.driverGetVersion, address(&v))); err != nil {
@@ -88,8 +92,42 @@ var loadDriver = sync.OnceValue(func() error {
 	}
 	cu.version = int(v)
 	cu.Version = fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10)
+	if cu.version < leastDriver {
+		return fmt.Errorf("the NVIDIA driver (%s) is for CUDA %d.%d: %s", cu.Path, v/1000, v%1000/10, updateDriver)
+	}
+	if err := check("cuInit", call(cu.init, 0)); err != nil {
+		return fmt.Errorf("the NVIDIA driver (%s, %s) doesn't start: %w%s", cu.Path, cu.Version, err, startRemedy(err))
+	}
 	return nil
 })
+
+// startRemedy is what may help against a failure of cuInit.
+func startRemedy(err error) string {
+	var e *Error
+	errors.As(err, &e)
+	switch e.Code {
+	case 3: // NOT_INITIALIZED
+		return "; the kernel module is being unloaded or is not there: load it with modprobe nvidia"
+	case 34: // STUB_LIBRARY
+		return "; that is the toolkit's stub: take its folder out of LD_LIBRARY_PATH and RINGTAIL_CUDA_DIR"
+	case 35: // INSUFFICIENT_DRIVER
+		return "; " + updateDriver
+	case 100: // NO_DEVICE
+		if list, set := os.LookupEnv("CUDA_VISIBLE_DEVICES"); set {
+			return fmt.Sprintf("; CUDA_VISIBLE_DEVICES=%s hides the others: unset it", list)
+		}
+		return "; see whether nvidia-smi lists a GPU, and start a container with --gpus all"
+	case 802: // SYSTEM_NOT_READY
+		return "; start nvidia-fabricmanager, which GPUs joined by NVSwitch need"
+	case 803: // SYSTEM_DRIVER_MISMATCH
+		return "; libcuda and the kernel module are of different versions: reboot after an update of the driver, or take the container's own libcuda away"
+	case 804: // COMPAT_NOT_SUPPORTED_ON_DEVICE
+		return "; this GPU takes no libcuda newer than its kernel module: take the compat folder out of LD_LIBRARY_PATH"
+	case 999: // UNKNOWN
+		return "; load the module of unified memory anew (modprobe -r nvidia_uvm, modprobe nvidia_uvm) or reboot"
+	}
+	return "; see whether nvidia-smi works"
+}
 
 // bindFunctions fills the uintptr fields of a struct of functions that have a tag.
 func bindFunctions(to any, handle uintptr) error {

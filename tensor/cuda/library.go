@@ -16,7 +16,8 @@ type Library struct {
 	Path    string   `json:"path,omitempty"`    // of the file that was opened, or the name that the loader resolved
 	Version string   `json:"version,omitempty"` // as it says itself
 	Tried   []string `json:"tried,omitempty"`   // places looked at, in order
-	Err     error    `json:"-"`                 // why it isn't there
+	Problem string   `json:"problem,omitempty"` // Err's text; made by Inspect
+	Err     error    `json:"-"`                 // why it isn't there, or isn't used
 
 	handle uintptr
 }

@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"ringtail/atomicfile"
+	"ringtail/tensor"
 	"ringtail/tensor/cuda/kernels"
 )
 
@@ -48,6 +49,28 @@ func (m *modules) close() {
 		}
 	}
 	m.families, m.functions = nil, nil
+}
+
+// smallest is the family that takes the least to load.
+const smallest = "ragged"
+
+// Preload begins to load the kernels of a training step, those that take longest first,
+// so that they are there by the time that weights and data are.
+func (d *Device) Preload() {
+	if d.emulated() {
+		return
+	}
+	var families []string
+	switch {
+	case d.opt.Float == tensor.F32:
+		families = append(families, "attention_f32")
+	case d.dnn.handle == 0 || !d.opt.Fast: // deterministic gradients of packed rows aren't cuDNN's
+		families = append(families, "attention")
+	}
+	if d.blas.handle == 0 {
+		families = append(families, "gemm")
+	}
+	d.preload(append(families, "norm", "loss", "elementwise", "optimizer", "embedding", "rope")...)
 }
 
 // preload begins to load families, each on a thread of its own, and doesn't wait for
@@ -218,7 +241,7 @@ func link(family string, ptx []byte) ([]byte, error) {
 			return err
 		}
 		if e.Code == errUnsupportedPTXVersion {
-			e.Detail += "; update the NVIDIA driver to branch 550 (CUDA 12.4) or later"
+			e.Detail += "; " + updateDriver
 		}
 		for _, log := range [][]byte{failure, info} {
 			text, _, _ := bytes.Cut(log, []byte{0})
