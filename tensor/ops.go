@@ -452,6 +452,7 @@ const (
 	StepSkip              // 1: the step must change nothing (non-finite gradients), set by ClipFactor
 	StepSkipped           // number of steps skipped so far, set by ClipFactor
 	StepOffset            // counts the steps made, for random numbers
+	StepUpdates           // number of steps that weren't skipped, set by ClipFactor
 	StepSize       = 16
 )
 
@@ -459,10 +460,15 @@ const (
 // Step[StepClip] to min(1, MaxNorm/(norm + 1e-6)) (1 if MaxNorm ≤ 0), and, where the norm is
 // not finite or one of the F64 values of Check is not, Step[StepSkip] to 1 (else 0), counting in
 // Step[StepSkipped]. The form is torch.nn.utils.clip_grad_norm_'s.
+//
+// Unless both are 0, Beta1 and Beta2 set Step[StepBias1] and Step[StepBias2] to 1 − β^t,
+// where t = Step[StepUpdates] + 1; a step that isn't skipped then counts there. So the host
+// needn't have learnt whether the step before was skipped.
 type ClipFactor struct {
-	Step    Tensor
-	Check   Tensor // optional F64: losses
-	MaxNorm float64
+	Step         Tensor
+	Check        Tensor // optional F64: losses
+	MaxNorm      float64
+	Beta1, Beta2 float64
 }
 
 // AdamW (Loshchilov & Hutter 2019) over flat tensors of one length, with g =

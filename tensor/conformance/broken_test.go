@@ -511,6 +511,22 @@ func TestSuiteFindsMistakes(t *testing.T) {
 		{"losses not checked", "ClipFactor", "Step[", func(ops *tensor.Ops) {
 			ops.ClipFactor = func(a tensor.ClipFactor) { a.Check = tensor.Tensor{}; good.ClipFactor(a) }
 		}},
+		{"a skipped step counted", "ClipFactor", "Step[", func(ops *tensor.Ops) {
+			ops.ClipFactor = func(a tensor.ClipFactor) {
+				before := a.Step.Float64()[tensor.StepUpdates]
+				if good.ClipFactor(a); a.Beta1 != 0 {
+					a.Step.Float64()[tensor.StepUpdates] = before + 1
+				}
+			}
+		}},
+		{"bias of the update before", "ClipFactor", "Step[", func(ops *tensor.Ops) {
+			ops.ClipFactor = func(a tensor.ClipFactor) {
+				before := a.Step.Float64()[tensor.StepUpdates]
+				if good.ClipFactor(a); a.Beta1 != 0 {
+					a.Step.Float64()[tensor.StepBias1] = 1 - math.Pow(a.Beta1, before)
+				}
+			}
+		}},
 		{"Skip never taken back", "ClipFactor", "Step[", func(ops *tensor.Ops) {
 			ops.ClipFactor = func(a tensor.ClipFactor) {
 				before := a.Step.Float64()[tensor.StepSkip]

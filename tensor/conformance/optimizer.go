@@ -35,7 +35,7 @@ func stepBlock() []float64 {
 		v[i] = 0.25 + float64(i)
 	}
 	v[tensor.StepLR], v[tensor.StepBias1], v[tensor.StepBias2] = 0.3, 1-0.81, 1-0.9025
-	v[tensor.StepClip], v[tensor.StepSkip], v[tensor.StepSkipped] = 1, 0, 4
+	v[tensor.StepClip], v[tensor.StepSkip], v[tensor.StepSkipped], v[tensor.StepUpdates] = 1, 0, 4, 7
 	return v
 }
 
@@ -65,6 +65,10 @@ func testClipFactor(s *suite) {
 	for _, l := range layouts {
 		for _, c := range cases {
 			for _, before := range []float64{0, 1} {
+				var beta1, beta2 float64
+				if before == 0 {
+					beta1, beta2 = 0.9, 0.95
+				}
 				tr := s.always(l, "ClipFactor: %s, Skip %g before", c.name, before)
 				v := stepBlock()
 				v[tensor.StepSumSquares], v[tensor.StepSkip] = c.sumSquares, before
@@ -77,7 +81,7 @@ func testClipFactor(s *suite) {
 					check = tr.typed("Check", tensor.F64, c.check, len(c.check))
 				}
 				tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
-					ops.ClipFactor(tensor.ClipFactor{Step: at(step), Check: at(check), MaxNorm: c.maxNorm})
+					ops.ClipFactor(tensor.ClipFactor{Step: at(step), Check: at(check), MaxNorm: c.maxNorm, Beta1: beta1, Beta2: beta2})
 				})
 			}
 		}

@@ -7,7 +7,7 @@ import (
 )
 
 // clipFactor sets the gradients' norm, the factor that clips it to MaxNorm, and
-// whether the step is to be skipped.
+// whether the step is to be skipped; it counts the others.
 func clipFactor(a tensor.ClipFactor) {
 	step := doublesOf("ClipFactor's Step", a.Step, tensor.StepSize)
 	norm := math.Sqrt(step[tensor.StepSumSquares])
@@ -26,10 +26,18 @@ func clipFactor(a tensor.ClipFactor) {
 			}
 		}
 	}
+	counts := a.Beta1 != 0 || a.Beta2 != 0
+	if counts {
+		n := step[tensor.StepUpdates] + 1
+		step[tensor.StepBias1], step[tensor.StepBias2] = 1-math.Pow(a.Beta1, n), 1-math.Pow(a.Beta2, n)
+	}
 	step[tensor.StepSkip] = 0
-	if !finite {
+	switch {
+	case !finite:
 		step[tensor.StepSkip] = 1
 		step[tensor.StepSkipped]++
+	case counts:
+		step[tensor.StepUpdates]++
 	}
 }
 

@@ -48,13 +48,14 @@ type Device struct {
 	stream  uintptr
 	err     error // the first one
 
-	memory  memory
-	modules modules
-	blas    blas
-	dnn     dnn
-	graphs  int  // alive
-	capture bool // under way
-	profile *profile
+	memory   memory
+	transfer transfer
+	modules  modules
+	blas     blas
+	dnn      dnn
+	graphs   int  // alive
+	capture  bool // under way
+	profile  *profile
 }
 
 // Info describes a GPU.
@@ -190,6 +191,9 @@ func Open(opt Options) (*Device, error) {
 	if err == nil {
 		_, err = d.module(smallest) // does this driver take the kernels at all?
 	}
+	if err == nil {
+		err = d.transfer.open()
+	}
 	libraries.Wait()
 	if err != nil {
 		d.Close()
@@ -217,6 +221,7 @@ func (d *Device) Close() {
 	d.closeBLAS()
 	d.modules.close()
 	d.memory.close(d)
+	d.transfer.close()
 	if d.stream != 0 {
 		call(cu.streamDestroy, d.stream)
 		d.stream = 0
@@ -260,6 +265,11 @@ func (d *Device) Sync() error {
 	if !Sticky(d.err) {
 		d.fail(check("cuStreamSynchronize", call(cu.streamSync, d.stream)))
 	}
+	return d.told()
+}
+
+// told is the first error so far, which the caller is to pass on.
+func (d *Device) told() error {
 	err := d.err
 	if !Sticky(err) {
 		d.err = nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unsafe"
 
 	"ringtail/tensor"
 )
@@ -25,22 +24,7 @@ type memory struct {
 	gemm      uintptr   // cuBLASLt's workspace
 	uploads   uintptr   // where upload copies to
 	uploadCap int
-	pinned    *pinned
-	stage     []slot
-	next      int
 }
-
-// slot is a piece of pinned memory through which host memory is copied.
-type slot struct {
-	mem   []byte
-	event uintptr // when its last copy is done
-	used  bool
-}
-
-const (
-	slots     = 4
-	slotBytes = 4 << 20
-)
 
 func (m *memory) open(d *Device) error {
 	m.limit = d.opt.Memory
@@ -52,18 +36,6 @@ func (m *memory) open(d *Device) error {
 	if err := check("cuMemPoolSetAttribute", call(cu.memPoolSet, m.pool, releaseThreshold, address(&keep))); err != nil {
 		return err
 	}
-	var err error
-	if m.pinned, err = newPinned(slots * slotBytes); err != nil {
-		return err
-	}
-	for i := range slots {
-		s := slot{mem: m.pinned.mem[i*slotBytes:][:slotBytes]}
-		const disableTiming = 2
-		if err := check("cuEventCreate", call(cu.eventCreate, address(&s.event), disableTiming)); err != nil {
-			return err
-		}
-		m.stage = append(m.stage, s)
-	}
 	return nil
 }
 
@@ -72,12 +44,6 @@ func (m *memory) close(d *Device) {
 		if p != 0 {
 			call(cu.memFreeAsync, p, d.stream)
 		}
-	}
-	for _, s := range m.stage {
-		call(cu.eventDestroy, s.event)
-	}
-	if m.pinned != nil {
-		m.pinned.free()
 	}
 	if d.stream != 0 {
 		call(cu.streamSync, d.stream)
@@ -308,92 +274,4 @@ func (d *Device) upload(b []byte) uintptr {
 	}
 	d.toDevice(m.uploads, b)
 	return m.uploads
-}
-
-// Write copies host memory to the device, by way of pinned memory: it returns when src
-// may be changed, not when the copy is done.
-func (d *Device) Write(dst tensor.Tensor, src []byte) {
-	if !dst.Dense() || dst.Bytes() != len(src) {
-		panic(fmt.Sprintf("cuda: %d bytes written to %v", len(src), dst))
-	}
-	d.toDevice(dst.Addr, src)
-}
-
-func (d *Device) toDevice(to uintptr, src []byte) {
-	d.enter()
-	defer d.leave()
-	for len(src) > 0 {
-		s := d.slot()
-		n := copy(s.mem, src)
-		d.fail(check("cuMemcpyHtoDAsync", call(cu.memcpyHtoDAsync, to, address(&s.mem[0]), uintptr(n), d.stream)))
-		d.fail(check("cuEventRecord", call(cu.eventRecord, s.event, d.stream)))
-		to, src = to+uintptr(n), src[n:]
-	}
-}
-
-// slot takes the next piece of pinned memory, once its last copy is done.
-func (d *Device) slot() *slot {
-	m := &d.memory
-	s := &m.stage[m.next]
-	m.next = (m.next + 1) % slots
-	if s.used {
-		d.fail(check("cuEventSynchronize", call(cu.eventSync, s.event)))
-	}
-	s.used = true
-	return s
-}
-
-// Read copies device memory to the host after everything enqueued before.
-func (d *Device) Read(dst []byte, src tensor.Tensor) {
-	if !src.Dense() || src.Bytes() != len(dst) {
-		panic(fmt.Sprintf("cuda: %v read into %d bytes", src, len(dst)))
-	}
-	d.enter()
-	defer d.leave()
-	// One piece is on its way while the one before is copied out.
-	type piece struct {
-		s *slot
-		n int
-	}
-	var last piece
-	from := src.Addr
-	out := dst
-	drain := func() {
-		if last.s != nil {
-			d.fail(check("cuEventSynchronize", call(cu.eventSync, last.s.event)))
-			copy(out, last.s.mem[:last.n])
-			out = out[last.n:]
-		}
-	}
-	for rest := len(dst); rest > 0; {
-		s := d.slot()
-		n := min(rest, slotBytes)
-		d.fail(check("cuMemcpyDtoHAsync", call(cu.memcpyDtoHAsync, address(&s.mem[0]), from, uintptr(n), d.stream)))
-		d.fail(check("cuEventRecord", call(cu.eventRecord, s.event, d.stream)))
-		drain()
-		last = piece{s, n}
-		from, rest = from+uintptr(n), rest-n
-	}
-	drain()
-}
-
-// pinned is host memory of our own mapping that the driver has registered: copies to and
-// from it run at the link's speed and beside other work. It is never the Go heap.
-type pinned struct{ mem []byte }
-
-func newPinned(n int) (*pinned, error) {
-	mem, err := mapPages(n)
-	if err != nil {
-		return nil, fmt.Errorf("pinned memory: %w", err)
-	}
-	if err := check("cuMemHostRegister", call(cu.memHostRegister, uintptr(unsafe.Pointer(&mem[0])), uintptr(n), 1), "%d bytes", n); err != nil {
-		unmapPages(mem)
-		return nil, err
-	}
-	return &pinned{mem}, nil
-}
-
-func (p *pinned) free() {
-	call(cu.memHostUnregister, uintptr(unsafe.Pointer(&p.mem[0])))
-	unmapPages(p.mem)
 }

@@ -94,12 +94,14 @@ type clipFactorArgs struct {
 	step, check uintptr
 	stride      uint64
 	maxNorm     float64
+	beta1       float64
+	beta2       float64
 	rows, cols  int32
 }
 
 func (d *Device) clipFactor(a tensor.ClipFactor) {
 	checkStep("ClipFactor", a.Step)
-	args := clipFactorArgs{step: a.Step.Addr, maxNorm: a.MaxNorm}
+	args := clipFactorArgs{step: a.Step.Addr, maxNorm: a.MaxNorm, beta1: a.Beta1, beta2: a.Beta2}
 	if !a.Check.IsZero() {
 		if a.Check.Dtype != tensor.F64 {
 			panic(fmt.Sprintf("cuda: ClipFactor checks %v, want F64", a.Check))

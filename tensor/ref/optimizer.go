@@ -21,7 +21,8 @@ func sumSquares(out, x tensor.Tensor) {
 }
 
 // clipFactor sets norm = √(Σ g²) and clip = min(1, MaxNorm/(norm + 1e-6)), and
-// marks the step as one to skip where the norm or one of Check is not finite.
+// marks the step as one to skip where the norm or one of Check is not finite. With
+// Beta1 and Beta2 it counts those that aren't, and sets bias = 1 − β^t for the t-th.
 func clipFactor(a tensor.ClipFactor) {
 	step := vectorOf("ClipFactor's Step", a.Step, tensor.StepSize)
 	norm := math.Sqrt(step[tensor.StepSumSquares])
@@ -39,10 +40,18 @@ func clipFactor(a tensor.ClipFactor) {
 			}
 		}
 	}
+	counts := a.Beta1 != 0 || a.Beta2 != 0
+	if counts {
+		n := step[tensor.StepUpdates] + 1
+		step[tensor.StepBias1], step[tensor.StepBias2] = 1-math.Pow(a.Beta1, n), 1-math.Pow(a.Beta2, n)
+	}
 	step[tensor.StepSkip] = 0
-	if !finite {
+	switch {
+	case !finite:
 		step[tensor.StepSkip] = 1
 		step[tensor.StepSkipped]++
+	case counts:
+		step[tensor.StepUpdates]++
 	}
 }
 

@@ -146,13 +146,14 @@ KERNEL(add_partials, 1024, AddPartialsArgs, addPartials)
 
 // --- the step block (tensor.StepSize numbers) ---
 
-enum { StepLR, StepBias1, StepBias2, StepSumSquares, StepGradNorm, StepClip, StepSkip, StepSkipped, StepOffset };
+enum { StepLR, StepBias1, StepBias2, StepSumSquares, StepGradNorm, StepClip, StepSkip, StepSkipped, StepOffset, StepUpdates };
 
 struct ClipFactorArgs {
     double* step;
     const double* check; // [rows, cols] or null
     u64 stride;
     double maxNorm;
+    double beta1, beta2; // both 0: biases and updates stay as they are
     int rows, cols;
 };
 
@@ -169,8 +170,15 @@ DEVICE void clipFactor(const ClipFactorArgs& a) {
     }
     a.step[StepGradNorm] = norm;
     a.step[StepClip] = clip;
+    bool counts = a.beta1 != 0 || a.beta2 != 0;
+    if (counts) {
+        double n = a.step[StepUpdates] + 1;
+        a.step[StepBias1] = 1 - pow(a.beta1, n);
+        a.step[StepBias2] = 1 - pow(a.beta2, n);
+    }
     a.step[StepSkip] = finite ? 0 : 1;
     if (!finite) a.step[StepSkipped] += 1;
+    else if (counts) a.step[StepUpdates] += 1;
 }
 KERNEL(clip_factor, 32, ClipFactorArgs, clipFactor)
 
