@@ -149,8 +149,10 @@ func (d *Device) release(p uintptr, n int) {
 func (d *Device) shortage(n int) string {
 	m, held := &d.memory, d.MemoryParts()
 	var parts []string
-	for part := range held {
-		parts = append(parts, part)
+	for part, n := range held {
+		if n >= 1<<16 { // less would read 0.0 MiB
+			parts = append(parts, part)
+		}
 	}
 	slices.SortFunc(parts, func(a, b string) int { return cmp.Or(held[b]-held[a], strings.Compare(a, b)) })
 	s := fmt.Sprintf("%s wanted", gib(n))
@@ -204,7 +206,7 @@ func advice(wanted string, held map[string]int) string {
 
 // gib writes bytes for people.
 func gib(n int) string {
-	if n < 100<<20 {
+	if n < 1<<30 {
 		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
 	}
 	return fmt.Sprintf("%.2f GiB", float64(n)/(1<<30))

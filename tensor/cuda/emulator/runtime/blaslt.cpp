@@ -1,5 +1,6 @@
 // cuBLASLt's entry points for D = alpha·op(A)·op(B) + beta·C (+ bias), column-major, of
-// float32, float16 and bfloat16, sums in float32. Values are cublasLt.h's.
+// float32, float16 and bfloat16, sums in float32; with GELU (its tanh form) before or behind a
+// stored matrix, or with sums of A's rows or B's columns. Values are cublasLt.h's.
 #include "driver.h"
 
 #include <algorithm>
@@ -9,7 +10,7 @@ namespace emulator {
 enum Status { OK = 0, LtInvalidValue = 7, ExecutionFailed = 13, LtNotSupported = 15 };
 enum Type { Float32 = 0, Float16 = 2, BFloat16 = 14 };
 enum Compute { Compute32F = 68, Compute32FPedantic = 69, Compute32FFastTF32 = 77 };
-enum Epilogue { Plain = 1, Bias = 4 };
+enum Epilogue { Plain = 1, Bias = 4, GELU = 32, DGELU = 64, Aux = 128, SumsOfA = 256, SumsOfB = 512 };
 
 struct Layout { u32 type, order; u64 rows, columns; i64 stride; int batch; i64 batchStride; };
 
@@ -17,6 +18,8 @@ struct Description {
     int compute, scale, pointerMode, transposeA, transposeB, transposeC, epilogue, biasType;
     const void* bias;
     i64 biasStride;
+    void* aux;
+    i64 auxStride;
     const void* scales[8]; // those of fp8: none may be set
 };
 
@@ -74,8 +77,12 @@ static int supported(const Description& d, const Layout& a, const Layout& b, con
     if (d.compute != Compute32F && d.compute != Compute32FPedantic && !(d.compute == Compute32FFastTF32 && a.type == Float32)) return LtNotSupported;
     if (d.scale != Float32 || d.transposeC || d.pointerMode > 1) return LtNotSupported;
     if (a.type != b.type || c.type != out.type || (out.type != a.type && out.type != Float32)) return LtNotSupported;
-    if (d.epilogue != Plain && d.epilogue != Bias) return LtNotSupported;
-    if (d.epilogue == Bias && d.biasType >= 0 && u32(d.biasType) != out.type) return LtNotSupported;
+    switch (d.epilogue) {
+    case Plain: case Bias: case GELU: case GELU | Bias: case GELU | Aux: case GELU | Aux | Bias: case DGELU | Aux: case SumsOfA: case SumsOfB: break;
+    default: return LtNotSupported;
+    }
+    if (d.epilogue & (Bias | SumsOfA | SumsOfB) && d.biasType >= 0 && u32(d.biasType) != out.type) return LtNotSupported;
+    if (d.epilogue & Aux && (d.auxStride < i64(out.rows) || d.auxStride % 8 || a.batch > 1 || reinterpret_cast<u64>(d.aux) % 16)) return LtInvalidValue;
     for (const void* s : d.scales) if (s) return LtNotSupported;
     return OK;
 }
@@ -89,13 +96,21 @@ struct Product {
     const void *alphaAt, *betaAt; // of the device, or null
 };
 
+static float gelu(float x) { return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x))); }
+static float geluSlope(float x) {
+    float t = tanhf(0.79788456f * (x + 0.044715f * x * x * x));
+    return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * 0.79788456f * (1 + 3 * 0.044715f * x * x);
+}
+
 static int multiply(const Product& p) {
     float alpha = p.alphaAt ? *static_cast<const float*>(p.alphaAt) : p.alpha;
     float beta = p.betaAt ? *static_cast<const float*>(p.betaAt) : p.beta;
     i64 m = p.out.rows, n = p.out.columns, k = p.d.transposeA ? p.a.rows : p.a.columns;
     if (!inDevice(p.A, bytesOf(p.a), "cublasLtMatmul's A") || !inDevice(p.B, bytesOf(p.b), "cublasLtMatmul's B") ||
         !inDevice(p.D, bytesOf(p.out), "cublasLtMatmul's D") || (beta != 0 && !inDevice(p.C, bytesOf(p.c), "cublasLtMatmul's C"))) return 700;
-    bool bias = p.d.epilogue == Bias;
+    bool bias = p.d.epilogue & Bias, aux = p.d.epilogue & Aux, sumsOfA = p.d.epilogue == SumsOfA, sumsOfB = p.d.epilogue == SumsOfB;
+    if ((sumsOfA || sumsOfB) && !inDevice(p.d.bias, (sumsOfA ? m : n) * sizeOf(p.out.type), "cublasLtMatmul's sums")) return 700;
+    if (aux && !inDevice(p.d.aux, ((n - 1) * p.d.auxStride + m) * sizeOf(p.out.type), "cublasLtMatmul's stored matrix")) return 700;
     if (bias && !inDevice(p.d.bias, m * sizeOf(p.out.type), "cublasLtMatmul's bias")) return 700;
     const i64 rows = 64, columns = 4;
     i64 padded = (m + rows - 1) / rows * rows;
@@ -115,6 +130,11 @@ static int multiply(const Product& p) {
                 }
             }
         });
+        for (i64 i = 0; i < (sumsOfA ? m : sumsOfB ? n : 0); i++) {
+            float sum = 0;
+            for (i64 l = 0; l < k; l++) sum += sumsOfA ? a[l * padded + i] : b[i * k + l];
+            store(const_cast<void*>(p.d.bias), i, p.out.type, sum);
+        }
         i64 rowTiles = padded / rows, columnTiles = (n + columns - 1) / columns;
         parallel(rowTiles * columnTiles, [&](u64 tile) {
             i64 i0 = tile % rowTiles * rows, j0 = tile / rowTiles * columns, wide = std::min(columns, n - j0);
@@ -131,6 +151,12 @@ static int multiply(const Product& p) {
                     float v = alpha * sums[j][i];
                     if (beta != 0) v += beta * load(p.C, batch * p.c.batchStride + (i0 + i) + (j0 + j) * p.c.stride, p.c.type);
                     if (bias) v += load(p.d.bias, batch * p.d.biasStride + i0 + i, p.out.type);
+                    i64 at = (i0 + i) + (j0 + j) * p.d.auxStride;
+                    if (p.d.epilogue & GELU) {
+                        if (aux) store(p.d.aux, at, p.out.type, v);
+                        v = gelu(v);
+                    }
+                    if (p.d.epilogue & DGELU) v *= geluSlope(load(p.d.aux, at, p.out.type));
                     store(p.D, batch * p.out.batchStride + (i0 + i) + (j0 + j) * p.out.stride, p.out.type, v);
                 }
             }
@@ -152,8 +178,8 @@ template <class T> static int set(T& field, const void* from, size_t bytes) {
 
 using namespace emulator;
 
-EXPORT int cublasLtCreate(void** handle) { if (int code = injected("cublasLtCreate")) return code; *handle = &theHandle; return OK; }
-EXPORT int cublasLtDestroy(void* handle) { return handle == &theHandle ? OK : LtInvalidValue; }
+EXPORT int cublasLtCreate(void** handle) { if (int code = injected("cublasLtCreate")) return code; objects++; *handle = &theHandle; return OK; }
+EXPORT int cublasLtDestroy(void* handle) { objects--; return handle == &theHandle ? OK : LtInvalidValue; }
 EXPORT size_t cublasLtGetVersion() { return environment("RINGTAIL_EMULATOR_BLAS", 120400); }
 EXPORT size_t cublasLtGetCudartVersion() { return 12040; }
 EXPORT const char* cublasLtGetStatusString(int status) {
@@ -168,6 +194,7 @@ EXPORT const char* cublasLtGetStatusString(int status) {
 
 EXPORT int cublasLtMatmulDescCreate(Description** out, int compute, int scale) {
     Description* d = new Description();
+    objects++;
     d->compute = compute;
     d->scale = scale;
     d->epilogue = Plain;
@@ -175,7 +202,7 @@ EXPORT int cublasLtMatmulDescCreate(Description** out, int compute, int scale) {
     *out = d;
     return OK;
 }
-EXPORT int cublasLtMatmulDescDestroy(Description* d) { delete d; return OK; }
+EXPORT int cublasLtMatmulDescDestroy(Description* d) { objects--; delete d; return OK; }
 EXPORT int cublasLtMatmulDescSetAttribute(Description* d, int attribute, const void* from, size_t bytes) {
     switch (attribute) {
     case 0: return set(d->compute, from, bytes);
@@ -187,6 +214,8 @@ EXPORT int cublasLtMatmulDescSetAttribute(Description* d, int attribute, const v
     case 7: return set(d->epilogue, from, bytes);
     case 8: return set(d->bias, from, bytes);
     case 10: return set(d->biasStride, from, bytes);
+    case 11: return set(d->aux, from, bytes);
+    case 12: return set(d->auxStride, from, bytes);
     case 15: return bytes == 4 ? OK : LtInvalidValue; // multiprocessors to use
     case 17: case 18: case 19: case 20: case 21: return set(d->scales[attribute - 17], from, bytes);
     case 25: return bytes == 1 ? OK : LtInvalidValue; // fast accumulation, fp8's
@@ -197,10 +226,11 @@ EXPORT int cublasLtMatmulDescSetAttribute(Description* d, int attribute, const v
 }
 
 EXPORT int cublasLtMatrixLayoutCreate(Layout** out, u32 type, u64 rows, u64 columns, i64 stride) {
+    objects++;
     *out = new Layout{type, 0, rows, columns, stride, 1, 0};
     return OK;
 }
-EXPORT int cublasLtMatrixLayoutDestroy(Layout* l) { delete l; return OK; }
+EXPORT int cublasLtMatrixLayoutDestroy(Layout* l) { objects--; delete l; return OK; }
 EXPORT int cublasLtMatrixLayoutSetAttribute(Layout* l, int attribute, const void* from, size_t bytes) {
     switch (attribute) {
     case 0: return set(l->type, from, bytes);
@@ -215,8 +245,8 @@ EXPORT int cublasLtMatrixLayoutSetAttribute(Layout* l, int attribute, const void
     return LtInvalidValue;
 }
 
-EXPORT int cublasLtMatmulPreferenceCreate(Preference** out) { *out = new Preference{0, {256, 256, 256, 256}}; return OK; }
-EXPORT int cublasLtMatmulPreferenceDestroy(Preference* p) { delete p; return OK; }
+EXPORT int cublasLtMatmulPreferenceCreate(Preference** out) { objects++; *out = new Preference{0, {256, 256, 256, 256}}; return OK; }
+EXPORT int cublasLtMatmulPreferenceDestroy(Preference* p) { objects--; delete p; return OK; }
 EXPORT int cublasLtMatmulPreferenceSetAttribute(Preference* p, int attribute, const void* from, size_t bytes) {
     switch (attribute) {
     case 0: case 3: case 9: case 12: return OK; // search mode, reduction schemes, waves, implementations

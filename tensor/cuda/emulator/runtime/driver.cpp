@@ -169,7 +169,14 @@ static int release(u64 address) {
 
 // --- streams, events, captures ---
 
-struct Graph { std::vector<std::function<int()>> nodes; };
+std::atomic<i64> objects;
+struct Counted {
+    Counted() { objects++; }
+    Counted(const Counted&) { objects++; }
+    ~Counted() { objects--; }
+};
+
+struct Graph : Counted { std::vector<std::function<int()>> nodes; };
 
 // What a point of a stream comes after: for each stream of the capture, that many nodes.
 typedef std::map<struct Stream*, u64> Clock;
@@ -283,6 +290,15 @@ typedef int CUresult;
 typedef u64 CUdeviceptr;
 
 #define DEVICE_ONLY(d) if (!initialised) return NotInitialized; if (d != 0) return InvalidDevice
+
+// What lives: bytes, allocations, ranges of host memory, streams, events, uses of the
+// context, other objects. Not one of libcuda's; leaks are found by it.
+EXPORT int ringtailEmulatorLive(i64 out[7]) {
+    Locked locked(lock);
+    i64 counts[] = {i64(allocated), i64(allocations.size()), i64(hostRanges.size()), i64(streams.size()), i64(events.size()), contextUses, objects};
+    for (int i = 0; i < 7; i++) out[i] = counts[i];
+    return Success;
+}
 
 // --- the device ---
 
@@ -727,7 +743,7 @@ EXPORT CUresult cuGraphGetNodes(void* graph, void** nodes, size_t* n) {
 // --- modules and launches ---
 
 // Every image has every kernel. A name may be FAMILY.NAME; alone it must be of one family.
-struct Module {};
+struct Module : Counted {};
 
 EXPORT CUresult cuModuleLoadData(void** module, const void* image) {
     FAULT("cuModuleLoadData");

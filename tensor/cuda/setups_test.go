@@ -1,0 +1,5 @@
+//go:build !long
+
+package cuda
+
+const setUps = 50
