@@ -1,6 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
+
 	"ringtail/engine"
 	"ringtail/tensor/cpu"
 )
@@ -40,6 +44,31 @@ func (f sampleFlags) apply() error {
 func (f sampleFlags) settings(stops []string) engine.Settings {
 	return engine.Settings{MaxTokens: f.MaxTokens, Temperature: f.Temperature, TopK: f.TopK, TopP: f.TopP, MinP: f.MinP,
 		RepetitionPenalty: f.RepetitionPenalty, Stop: append(append([]string(nil), f.Stop...), stops...), Seed: seedOf(f.Seed)}
+}
+
+// memorySize is a number of bytes as people write it: 40GiB, 1.5 GB, 2000000.
+type memorySize int
+
+var memoryUnits = []struct {
+	name  string
+	bytes float64
+}{{"kib", 1 << 10}, {"mib", 1 << 20}, {"gib", 1 << 30}, {"tib", 1 << 40}, {"kb", 1e3}, {"mb", 1e6}, {"gb", 1e9}, {"tb", 1e12}, {"b", 1}, {"", 1}}
+
+func (m *memorySize) UnmarshalText(text []byte) error {
+	s := strings.ToLower(strings.TrimSpace(string(text)))
+	for _, u := range memoryUnits {
+		number, ok := strings.CutSuffix(s, u.name)
+		if !ok {
+			continue
+		}
+		v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if v *= u.bytes; err == nil && v >= 1 && v < 1<<62 {
+			*m = memorySize(v)
+			return nil
+		}
+		break
+	}
+	return fmt.Errorf("%q is no size of memory; write it as 40GiB or 40GB", text)
 }
 
 // maxThreads is more than any machine has.

@@ -40,16 +40,17 @@ type trainPPOCmd struct{ trainFlags }
 func (c *trainPPOCmd) Run(e *env) error { return c.run(e, "ppo") }
 
 type trainFlags struct {
-	Recipe  string   `arg:"" optional:"" placeholder:"RECIPE.yaml" help:"The recipe; paths in it are relative to it"`
-	Dir     string   `placeholder:"DIR" help:"The run's folder; default: runs/NAME, after the recipe"`
-	Resume  bool     `help:"Go on with the run in --dir from its last checkpoint"`
-	Set     []string `sep:"none" placeholder:"KEY=VALUE" help:"Override a key of the recipe: train.lr=1e-4; paths are relative to the recipe (may be given several times)"`
-	Explain bool     `help:"Print every key of a recipe and end"`
-	Seed    *uint64  `placeholder:"N" help:"Same as --set seed=N"`
-	Device  string   `placeholder:"auto|cpu" help:"Same as --set device=..."`
-	Threads int      `placeholder:"N" help:"Threads; default: all"`
-	Quiet   bool     `help:"No progress"`
-	JSON    bool     `help:"Progress as JSON lines"`
+	Recipe    string     `arg:"" optional:"" placeholder:"RECIPE.yaml" help:"The recipe; paths in it are relative to it"`
+	Dir       string     `placeholder:"DIR" help:"The run's folder; default: runs/NAME, after the recipe"`
+	Resume    bool       `help:"Go on with the run in --dir from its last checkpoint"`
+	Set       []string   `sep:"none" placeholder:"KEY=VALUE" help:"Override a key of the recipe: train.lr=1e-4; paths are relative to the recipe (may be given several times)"`
+	Explain   bool       `help:"Print every key of a recipe and end"`
+	Seed      *uint64    `placeholder:"N" help:"Same as --set seed=N"`
+	Device    string     `placeholder:"auto|cpu|cuda:N" help:"Same as --set device=..."`
+	GPUMemory memorySize `name:"gpu-memory" placeholder:"SIZE" help:"Most memory that the run's tensors may take on a GPU, such as 40GiB; default: all that is free"`
+	Threads   int        `placeholder:"N" help:"Threads; default: all"`
+	Quiet     bool       `help:"No progress"`
+	JSON      bool       `help:"Progress as JSON lines"`
 }
 
 func (c *trainFlags) run(e *env, objective string) error {
@@ -66,7 +67,7 @@ func (c *trainFlags) run(e *env, objective string) error {
 	if err != nil {
 		return err
 	}
-	opt := train.Options{Objective: objective, Dir: dir, Resume: c.Resume, Messages: e.stderr, Version: version}
+	opt := train.Options{Objective: objective, Dir: dir, Resume: c.Resume, Messages: e.stderr, Version: version, GPUMemory: int(c.GPUMemory)}
 	switch {
 	case c.Quiet:
 		opt.Progress = runs.ProgressQuiet
