@@ -64,6 +64,7 @@ type gradients struct {
 // inputs of in's node, and the sums that must follow it.
 func (c *compiler) emitGradients(in *instruction, f func(*Grads)) {
 	n := in.node
+	c.addsTo(in)
 	m := &gradients{instruction: in, c: c, g: &Grads{Train: true, in: make([]gradSlot, len(n.In)), out: make([]*buffer, len(n.Out))}}
 	for i, v := range n.Out {
 		if b := c.grad[v]; b != nil {
@@ -130,6 +131,11 @@ func (m *gradients) begin(i int, first *Var, targets []*Var) {
 	for _, p := range m.node.GradInPlace {
 		if p[0] == i && m.g.out[p[1]] != nil {
 			m.takes = append(m.takes, take{newer: b, older: m.g.out[p[1]]})
+		}
+	}
+	for _, p := range m.node.GradOver {
+		if p[0] == i {
+			m.takes = append(m.takes, take{newer: b, older: m.c.value[m.node.Needs[p[1]]]})
 		}
 	}
 	same := []*buffer{b}

@@ -37,6 +37,14 @@ type Options struct {
 	// of v's shape, and is only read.
 	Seeds map[*Var]tensor.Tensor
 	Hooks Hooks
+	// Gradients, with Train, are the chunks of gradients that the program makes in its
+	// arena (GradChunk). A step must then be one run of the program.
+	Gradients []*GradChunk
+	// Selective doesn't keep cheap values (Node.Remake) for the backward pass but makes
+	// them again just before they are needed. A norm of a sum is made again from the sum
+	// as it was stored: with the same bits, unless the device went on with more than it
+	// stored (tensor.Ops).
+	Selective bool
 
 	// separate gives every buffer memory of its own, and keep keeps the values of
 	// checkpointed regions: tests compare programs with and without.
@@ -50,6 +58,7 @@ type Program struct {
 	code     []instruction
 	backward int // where the backward pass begins
 	buffers  []*buffer
+	grads    []gradPlace
 	size     int
 	arena    *Arena
 	base     uintptr // of the arena, when addresses were computed
@@ -85,7 +94,8 @@ type compiler struct {
 	p        *Program
 	value    map[*Var]*buffer // where each value lies at this point of the program
 	grad     map[*Var]*buffer // where its gradient lies, once something flowed there
-	remade   map[*Var]bool    // values of checkpointed regions that were made again
+	remade   map[*Var]bool    // values that were made again
+	dropped  map[*Var]bool    // values outside regions that aren't kept; see drop
 	unshared map[*Node]bool   // nodes whose summands' gradients can't be one buffer
 }
 
@@ -105,10 +115,15 @@ func (t *Tape) Compile(arena *Arena, opt Options) (*Program, error) {
 		c := &compiler{t: t, opt: opt, value: map[*Var]*buffer{}, grad: map[*Var]*buffer{},
 			remade: map[*Var]bool{}, unshared: unshared}
 		c.p = &Program{tape: t, hooks: opt.Hooks, arena: arena}
+		if opt.Train {
+			c.placeGradients()
+			c.dropCheap()
+		}
 		c.emitForward()
 		c.p.backward = len(c.p.code)
 		if opt.Train {
 			c.emitBackward()
+			c.clearUntouched()
 		}
 		if !c.mergeShares() {
 			continue
@@ -151,22 +166,22 @@ func (c *compiler) emitForward() {
 		}
 	}
 	for _, n := range c.t.nodes {
-		c.emitApply(n, Forward)
+		c.emitApply(n, Forward, n.In, n.Out, n.Forward)
 	}
 }
 
-// emitApply emits the computation of n's results, in the forward pass or once
-// more. What is computed once more though it was kept goes to scratch memory, and
-// is read from where it was kept ever after.
-func (c *compiler) emitApply(n *Node, phase Phase) {
-	in := &instruction{phase: phase, node: n, run: n.Forward}
-	for _, v := range n.In {
+// emitApply emits run, the computation of out, which are results of n, from the values
+// from, in the forward pass or once more. What is computed once more though it was kept
+// goes to scratch memory, and is read from where it was kept ever after.
+func (c *compiler) emitApply(n *Node, phase Phase, from, out []*Var, run func()) {
+	in := &instruction{phase: phase, node: n, run: run}
+	for _, v := range from {
 		in.read(c.valueOf(v))
 	}
-	made := make([]*buffer, len(n.Out))
-	for i, v := range n.Out {
+	made := map[*Var]*buffer{}
+	for _, v := range out {
 		b := c.newBuffer(v.name, v.Dtype, v.Shape)
-		made[i] = b
+		made[v] = b
 		in.write(b)
 		in.define = append(in.define, pointer{v, b})
 		if phase == Recompute && c.kept(v) {
@@ -177,7 +192,9 @@ func (c *compiler) emitApply(n *Node, phase Phase) {
 		c.value[v] = b
 	}
 	for _, p := range n.InPlace {
-		in.takes = append(in.takes, take{newer: made[p[0]], older: c.value[n.In[p[1]]]})
+		if to, v := made[n.Out[p[0]]], n.In[p[1]]; to != nil && slices.Contains(from, v) {
+			in.takes = append(in.takes, take{newer: to, older: c.value[v]})
+		}
 	}
 	if f := n.FusedForward; f != nil {
 		if c.opt.Train && phase == Forward {
@@ -199,28 +216,60 @@ func (c *compiler) valueOf(v *Var) *buffer {
 	return b
 }
 
-// kept tells whether v, once made, is kept to its last use: it was made outside
-// checkpointed regions, or is used outside its own.
+// kept tells whether v, once made, is kept to its last use: it is not cheap, and was
+// made outside checkpointed regions or is used outside its own.
 func (c *compiler) kept(v *Var) bool {
+	if c.dropped[v] {
+		return false
+	}
 	if v.region == 0 || v.output || c.opt.keep {
 		return true
 	}
 	return slices.ContainsFunc(v.consumers, func(n *Node) bool { return n.region != v.region })
 }
 
-// remake makes the value of v available again if it was not kept, with all in its
-// region that it is made from. Once remade a value stays to its last use.
+// dropCheap chooses the values outside checkpointed regions that aren't kept, but made
+// again where the backward pass needs them: those with a Remake whose operands are there
+// anyway. They are inputs, or read by the backward pass themselves, or cheap as well.
+func (c *compiler) dropCheap() {
+	c.dropped = map[*Var]bool{}
+	if !c.opt.Selective || c.opt.keep {
+		return
+	}
+	read := map[*Var]bool{} // by the backward pass
+	for _, n := range c.t.nodes {
+		if slices.ContainsFunc(n.Out, func(v *Var) bool { return v.needsGrad }) {
+			for _, v := range n.Needs {
+				read[v] = true
+			}
+		}
+	}
+	for _, n := range c.t.nodes { // operands come before results
+		if r := n.Remake; r != nil && n.region == 0 && !r.Out.output {
+			there := func(v *Var) bool { return v.external || read[v] || c.dropped[v] }
+			c.dropped[r.Out] = !slices.ContainsFunc(r.From, func(v *Var) bool { return !there(v) })
+		}
+	}
+}
+
+// remake makes the value of v available again if it was not kept, with all that was not
+// kept of what it is made from. Once remade a value stays to its last use.
 func (c *compiler) remake(v *Var) {
 	if c.kept(v) || c.remade[v] {
 		return
 	}
-	for _, u := range v.producer.In {
+	n := v.producer
+	from, out, run := n.In, n.Out, n.Forward
+	if r := n.Remake; c.dropped[v] {
+		from, out, run = r.From, append([]*Var{v}, r.Also...), r.Run
+	}
+	for _, u := range from {
 		c.remake(u)
 	}
-	for _, u := range v.producer.Out {
+	for _, u := range out {
 		c.remade[u] = true
 	}
-	c.emitApply(v.producer, Recompute)
+	c.emitApply(n, Recompute, from, out, run)
 }
 
 // Size is the number of bytes of the arena that the program needs.
@@ -239,11 +288,16 @@ func (p *Program) Instructions() []string {
 	}
 	var out []string
 	for _, in := range p.code {
-		op := in.node.Name
-		for _, q := range in.node.Params {
-			op += " " + q.Name
-		}
-		out = append(out, fmt.Sprintf("%v %s: %s -> %s", in.phase, op, list(in.reads), list(in.writes)))
+		out = append(out, fmt.Sprintf("%s: %s -> %s", p.describe(&in), list(in.reads), list(in.writes)))
 	}
 	return out
+}
+
+// describe names an instruction: phase, operation and parameters.
+func (p *Program) describe(in *instruction) string {
+	text := fmt.Sprintf("%v %s", in.phase, in.node.Name)
+	for _, q := range in.node.Params {
+		text += " " + q.Name
+	}
+	return text
 }

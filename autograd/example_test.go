@@ -42,16 +42,16 @@ func ExampleProgram_Instructions() {
 	}
 	fmt.Println(strings.Join(p.Instructions(), "\n"))
 	// Output:
-	// forward embedding table: ids -> embedding@1024
-	// forward linear gate_up: embedding@1024 -> linear@0
-	// forward glu: linear@0 -> glu@512
-	// forward linear down: glu@512 -> linear@1280
-	// forward add: embedding@1024 linear@1280 -> add@1280
-	// backward add: seed -> d embedding@1536 d linear@1536
-	// recompute linear gate_up: embedding@1024 -> linear@0
-	// recompute glu: linear@0 -> glu@512
-	// backward linear down: glu@512 d linear@1536 -> d glu@1792
-	// backward glu: linear@0 d glu@1792 -> d linear@512
-	// backward linear gate_up: embedding@1024 d linear@512 d embedding@1536 -> d embedding@1536
-	// backward embedding table: ids d embedding@1536 ->
+	// forward embedding table: ids -> embedding@512
+	// forward linear gate_up: embedding@512 -> linear@0
+	// forward glu: linear@0 -> glu@768
+	// forward linear down: glu@768 -> linear@1024
+	// forward add: embedding@512 linear@1024 -> add@1024
+	// backward add: seed -> d embedding@768 d linear@768
+	// recompute linear gate_up: embedding@512 -> linear@0
+	// recompute glu: linear@0 -> glu@1280
+	// backward linear down: glu@1280 d linear@768 -> d glu@1536
+	// backward glu: linear@0 d glu@1536 -> d linear@0
+	// backward linear gate_up: embedding@512 d linear@0 d embedding@768 -> d embedding@768
+	// backward embedding table: ids d embedding@768 ->
 }

@@ -2,6 +2,8 @@ package autograd
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"ringtail/tensor"
@@ -135,6 +137,96 @@ func TestRouterLoss(t *testing.T) {
 			}
 			for name, c := range map[string][2]tensor.Tensor{"x": {x, dx}, "router": {router.Value, router.Grad}, "down": {down.Value, down.Grad}} {
 				r.differences(name, c[0], c[1], value)
+			}
+		})
+	}
+}
+
+// TestSelective: cheap values, and no others, are made again, each once, in time for the
+// backward pass; values and gradients have the same bits. In regions nothing changes.
+func TestSelective(t *testing.T) {
+	for name, regions := range map[string]bool{"alone": false, "in regions": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			var ps []*Param
+			one, two := layer(r, 6, &ps), otherLayer(r, 6, tensor.GELU, &ps)
+			router, gateUp, down := r.param("router", 4, 6), r.param("gateup", 4, 10, 6), r.param("down", 4, 6, 5)
+			table := r.param("table", 9, 6)
+			ps = append(ps, router, gateUp, down, table)
+			ids, seed := r.ints(3, 1, 4, 1, 5, 8), r.random(6, 6)
+			three := func(t *Tape, x *Var) *Var {
+				n := t.RMSNorm(x, ps[0], 1e-5)
+				y, _ := experts(t, n, router, gateUp, down, 2, true)
+				return t.Add(x, y)
+			}
+			qkv, wq, wk := r.param("qkv", 6, 6), r.param("wq", 2), r.param("wk", 2)
+			ps = append(ps, qkv, wq, wk)
+			positions, starts, cos, sin := r.ints(0, 1, 2, 3, 0, 1), r.ints(0, 4, 6), r.random(4, 1), r.random(4, 1)
+			four := func(t *Tape, x *Var) *Var {
+				shape := tensor.AttentionShape{Heads: 1, KVHeads: 1, HeadDim: 2, Scale: 0.7}
+				h := t.HeadNorm(t.Linear(x, qkv, nil), wq, wk, shape, 1e-5, 0)
+				h = t.RoPE(h, t.Input("positions", positions), cos, sin, 2, 2)
+				return t.Add(x, t.Linear(t.Attention(h, t.Input("starts", starts), shape, 4), r.fixed("o", 6, 2), nil))
+			}
+			compile := func(selective bool) (*Program, [][]float64) {
+				tape := NewTape(r.dev)
+				x := tape.Embedding(tape.Input("ids", ids), table)
+				for _, f := range []func(*Tape, *Var) *Var{one, two, three, four} {
+					if regions {
+						tape.Checkpoint(func() { x = f(tape, x) })
+					} else {
+						x = f(tape, x)
+					}
+				}
+				out := tape.Output(tape.Linear(tape.Norm(x, Norm{W: ps[1], Eps: 1e-5}), r.fixed("w", 6, 6), nil))
+				p, err := tape.Compile(r.arena(), Options{Train: true, Selective: selective, Seeds: map[*Var]tensor.Tensor{out: seed}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, q := range ps {
+					r.dev.Ops().Zero(q.Grad)
+				}
+				p.Forward()
+				p.Backward()
+				all := [][]float64{tensor.GetFloat64(out.Value())}
+				for _, q := range ps {
+					all = append(all, tensor.GetFloat64(q.Grad))
+				}
+				return p, all
+			}
+			p, want := compile(false)
+			q, got := compile(true)
+			for i := range want {
+				if !slices.Equal(got[i], want[i]) {
+					t.Errorf("result %d differs", i)
+				}
+			}
+			count := func(p *Program) map[string]int {
+				n := map[string]int{}
+				for _, in := range p.code {
+					if in.phase == Recompute {
+						n[in.node.Name]++
+					}
+				}
+				return n
+			}
+			if regions {
+				if p.Size() < q.Size() {
+					t.Errorf("%d bytes, without Selective %d", q.Size(), p.Size())
+				}
+				return
+			}
+			if n := count(p); len(n) > 0 {
+				t.Errorf("recomputed %v", n)
+			}
+			// Not otherLayer's norm of attention, whose result no gradient needs, nor the last
+			// norm, read by a product with frozen weights alone, nor the rotation in layer, whose operand isn't kept.
+			expected := map[string]int{"norm": 3, "add+norm": 2, "head norm": 2, "rope": 1, "glu": 2, "activate": 1, "gather": 1, "embedding": 1}
+			if n := count(q); !maps.Equal(n, expected) {
+				t.Errorf("recomputed %v, want %v", n, expected)
+			}
+			if p.Size() <= q.Size() {
+				t.Errorf("%d bytes, without Selective %d", q.Size(), p.Size())
 			}
 		})
 	}

@@ -15,7 +15,8 @@ import (
 
 // TestMetamorphic compiles random graphs in several ways that must not matter and
 // asks for the same bits: as usual; with memory of its own for every buffer, so
-// that nothing is shared or taken over; without recomputation; and a second time,
+// that nothing is shared or taken over; without recomputation; with that of cheap
+// values; with gradients of parameters in the arena; and a second time,
 // in an arena that another program has used. The graphs use values again, join
 // and leave checkpointed regions, freeze parameters, and have several outputs,
 // seeds, log-probabilities and losses. On the reference device finite differences check the gradients.
@@ -47,6 +48,7 @@ type graph struct {
 	steps  []func(b *building)
 	inputs [][2]tensor.Tensor // value, gradient
 	params []*Param
+	moved  *moved // gradients in the arena
 	losses []tensor.Tensor
 	scales []tensor.Tensor
 	text   []string // what it is, for messages
@@ -381,6 +383,57 @@ func (g *graph) param(shape ...int) *Param {
 	return p
 }
 
+// moved is where gradients are: in memory of their own, or, many of them, in chunks of
+// an arena.
+type moved struct {
+	own    map[*Param]tensor.Tensor
+	in     map[*Param]*GradChunk
+	chunks []*GradChunk
+}
+
+// move puts gradients into the arena, or all back where they were.
+func (g *graph) move(inArena bool) []*GradChunk {
+	if g.moved == nil {
+		g.moved = &moved{own: map[*Param]tensor.Tensor{}, in: map[*Param]*GradChunk{}}
+		for range 3 { // nothing touches the last
+			g.moved.chunks = append(g.moved.chunks, &GradChunk{Dtype: g.dev.Float(), Len: 1})
+		}
+		var views [3][]func(x tensor.Tensor)
+		for _, q := range g.params {
+			g.moved.own[q] = q.Grad
+			k := g.rnd.IntN(3)
+			if k == 2 || !q.Trainable() {
+				continue
+			}
+			c := g.moved.chunks[k]
+			at := c.Len
+			c.Len += q.Value.Len() + 1
+			g.moved.in[q] = c
+			views[k] = append(views[k], func(x tensor.Tensor) { q.Grad = x.Slice(at, q.Value.Len()).Reshape(q.Shape...) })
+		}
+		for k, c := range g.moved.chunks {
+			c.Bind = func(x tensor.Tensor) {
+				for _, f := range views[k] {
+					f(x)
+				}
+			}
+		}
+	}
+	for _, q := range g.params {
+		q.InArena, q.Grad = nil, g.moved.own[q]
+		if c := g.moved.in[q]; c != nil && inArena {
+			q.InArena, q.Grad = c, tensor.Tensor{}
+		}
+	}
+	if !inArena {
+		return nil
+	}
+	for _, c := range g.moved.chunks {
+		c.at = tensor.Tensor{} // bound anew
+	}
+	return g.moved.chunks
+}
+
 func (g *graph) free() {
 	for _, b := range g.buffers {
 		b.Free()
@@ -404,6 +457,7 @@ func (r *result) add(name string, x tensor.Tensor) {
 
 // compile records the graph and compiles it.
 func (g *graph) compile(arena *Arena, opt Options) (*building, *Program) {
+	g.move(opt.Gradients != nil)
 	b := &building{tape: NewTape(g.dev), seeds: map[*Var]tensor.Tensor{}}
 	for _, s := range g.steps {
 		s(b)
@@ -419,8 +473,9 @@ func (g *graph) compile(arena *Arena, opt Options) (*building, *Program) {
 
 func (g *graph) run(b *building, p *Program) *result {
 	r := &result{}
+	g.move(len(p.grads) > 0)
 	for _, q := range g.params {
-		if q.Trainable() {
+		if !q.Grad.IsZero() {
 			g.dev.Ops().Zero(q.Grad)
 		}
 	}
@@ -443,6 +498,14 @@ func (g *graph) run(b *building, p *Program) *result {
 	for i, x := range g.inputs {
 		r.add(fmt.Sprintf("gradient of input %d", i), x[1])
 	}
+	for _, c := range p.grads {
+		if !c.chunk.Held() {
+			g.t.Error("gradients in the arena aren't those of the program that ran last")
+		}
+	}
+	if n := len(p.grads); n > 0 && slices.ContainsFunc(tensor.GetFloat64(p.grads[n-1].to.at), func(v float64) bool { return v != 0 }) {
+		g.t.Error("a gradient that nothing adds to isn't 0")
+	}
 	for i, v := range b.outs {
 		if s, ok := b.seeds[v]; ok {
 			r.add(fmt.Sprintf("seed of output %d", i), s)
@@ -459,6 +522,10 @@ func (g *graph) check(seed int) {
 	want := g.run(usual, p)
 	apart, q := g.compile(arena, Options{separate: true})
 	kept, r := g.compile(arena, Options{keep: true})
+	selective, s := g.compile(arena, Options{Selective: true})
+	chunks := g.move(true)
+	inArena, u := g.compile(arena, Options{Gradients: chunks})
+	both, v := g.compile(arena, Options{Gradients: chunks, Selective: true})
 	if p.Size() > q.Size() {
 		g.t.Errorf("graph %d takes %d bytes, %d without reuse", seed, p.Size(), q.Size())
 	}
@@ -471,6 +538,10 @@ func (g *graph) check(seed int) {
 	}{
 		{"memory of its own for all", g.run(apart, q)},
 		{"nothing recomputed", g.run(kept, r)},
+		{"cheap values recomputed", g.run(selective, s)},
+		{"gradients in the arena", g.run(inArena, u)},
+		{"both", g.run(both, v)},
+		{"gradients in the arena again", g.run(inArena, u)},
 		{"a second run", g.run(usual, p)},
 	} {
 		for i, name := range want.names {

@@ -25,10 +25,11 @@ func (t *Tape) AddRMSNorm(x, delta *Var, w *Param, eps float32) (sum, y *Var) {
 // Norm normalises the rows of x [T, H].
 func (t *Tape) Norm(x *Var, n Norm) *Var {
 	r := n.newRecord(t, "norm", x)
+	forward := func() { r.forward(x.value, tensor.Tensor{}, tensor.Tensor{}) }
 	t.Record(&Node{
 		Name: r.op, In: []*Var{x}, Out: append([]*Var{r.y}, r.stats...), Params: r.params(),
 		Needs: append([]*Var{x}, r.stats...), Accumulates: true, Scratch: true,
-		Forward: func() { r.forward(x.value, tensor.Tensor{}, tensor.Tensor{}) },
+		Forward: forward, Remake: &Remake{Out: r.y, From: []*Var{x}, Also: r.stats, Run: forward},
 		Backward: func(g *Grads) {
 			dx, accumulate := g.In(0)
 			r.backward(dx, accumulate, g.Out(0), tensor.Tensor{}, x.value)
@@ -49,6 +50,8 @@ func (t *Tape) AddNorm(x, delta *Var, n Norm) (sum, y *Var) {
 		Needs: append([]*Var{sum}, r.stats...), Accumulates: true, Scratch: true,
 		InPlace: [][2]int{{last, 0}, {last, 1}}, GradInPlace: [][2]int{{0, last}, {1, last}}, SharedGrad: [][2]int{{0, 1}},
 		Forward: func() { r.forward(x.value, delta.value, sum.value) },
+		Remake: &Remake{Out: r.y, From: []*Var{sum}, Also: r.stats,
+			Run: func() { r.forward(sum.value, tensor.Tensor{}, tensor.Tensor{}) }},
 		Backward: func(g *Grads) {
 			dx, accumulate := g.In(0)
 			if dx.IsZero() { // only delta's is wanted; otherwise this one is both
@@ -133,13 +136,14 @@ func (t *Tape) HeadNorm(qkv *Var, wq, wk *Param, shape tensor.AttentionShape, ep
 	ops := t.dev.Ops()
 	y := t.NewVar("head norm", qkv.Dtype, qkv.Shape...)
 	rstd := t.NewVar("head norm.rstd", qkv.Dtype.Wide(), qkv.Rows(), shape.Heads+shape.KVHeads)
+	forward := func() {
+		ops.HeadNorm(tensor.HeadNorm{Y: y.value, X: qkv.value, WQ: wq.Value, WK: wk.Value, RStd: rstd.value,
+			Heads: shape.Heads, KVHeads: shape.KVHeads, HeadDim: shape.HeadDim, Eps: eps, WOffset: wOffset})
+	}
 	t.Record(&Node{
 		Name: "head norm", In: []*Var{qkv}, Out: []*Var{y, rstd}, Params: []*Param{wq, wk}, Needs: []*Var{qkv, rstd},
 		Scratch: true, GradInPlace: [][2]int{{0, 0}},
-		Forward: func() {
-			ops.HeadNorm(tensor.HeadNorm{Y: y.value, X: qkv.value, WQ: wq.Value, WK: wk.Value, RStd: rstd.value,
-				Heads: shape.Heads, KVHeads: shape.KVHeads, HeadDim: shape.HeadDim, Eps: eps, WOffset: wOffset})
-		},
+		Forward: forward, Remake: &Remake{Out: y, From: []*Var{qkv}, Also: []*Var{rstd}, Run: forward},
 		Backward: func(g *Grads) {
 			dx, _ := g.In(0)
 			ops.HeadNormBackward(tensor.HeadNormBackward{DX: dx, DWQ: wq.Grad, DWK: wk.Grad, DY: g.Out(0), X: qkv.value,

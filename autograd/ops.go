@@ -20,10 +20,10 @@ func (t *Tape) Embedding(ids *Var, w *Param) *Var {
 	must(len(w.Shape) == 2, "embedding", "table %v has not two dimensions", w)
 	ops := t.dev.Ops()
 	y := t.NewVar("embedding", t.dev.Float(), ids.Shape[0], w.Shape[1])
+	look := func() { ops.Embedding(y.value, w.Value, ids.value) }
 	t.Record(&Node{
-		Name: "embedding", In: []*Var{ids}, Out: []*Var{y}, Params: []*Param{w},
-		Needs:   []*Var{ids},
-		Forward: func() { ops.Embedding(y.value, w.Value, ids.value) },
+		Name: "embedding", In: []*Var{ids}, Out: []*Var{y}, Params: []*Param{w}, Needs: []*Var{ids},
+		Forward: look, Remake: &Remake{Out: y, From: []*Var{ids}, Run: look},
 		Backward: func(g *Grads) {
 			if w.Trainable() {
 				ops.EmbeddingBackward(w.Grad, g.Out(0), ids.value)
@@ -38,10 +38,10 @@ func (t *Tape) Gather(x, rows *Var) *Var {
 	must(isInts(rows, -1), "gather", "rows %v is not a list of whole numbers", rows)
 	ops := t.dev.Ops()
 	y := t.NewVar("gather", x.Dtype, rows.Shape[0], x.Cols())
+	look := func() { ops.Embedding(y.value, x.value, rows.value) }
 	t.Record(&Node{
-		Name: "gather", In: []*Var{x, rows}, Out: []*Var{y},
-		Needs: []*Var{rows}, AddsOnly: true,
-		Forward: func() { ops.Embedding(y.value, x.value, rows.value) },
+		Name: "gather", In: []*Var{x, rows}, Out: []*Var{y}, Needs: []*Var{rows}, AddsOnly: true,
+		Forward: look, Remake: &Remake{Out: y, From: []*Var{x, rows}, Run: look},
 		Backward: func(g *Grads) {
 			if dx, _ := g.In(0); !dx.IsZero() {
 				ops.EmbeddingBackward(dx, g.Out(0), rows.value)
@@ -80,18 +80,28 @@ func (t *Tape) linear(x *Var, w, bias *Param, result tensor.Dtype) *Var {
 	}
 	n.Backward = func(g *Grads) {
 		dy := g.Out(0)
-		if w.Trainable() {
-			ops.Matmul(tensor.Matmul{C: w.Grad, A: dy, B: x.value, TransA: true, Beta: 1})
-		}
-		if bias != nil && bias.Trainable() {
-			ops.SumRows(bias.Grad, dy)
-		}
+		linearGradients(ops, w, bias, dy, x.value)
 		if dx, accumulate := g.In(0); !dx.IsZero() {
 			ops.Matmul(tensor.Matmul{C: dx, A: dy, B: w.Value, Beta: beta(accumulate)})
 		}
 	}
 	t.Record(n)
 	return y
+}
+
+// linearGradients adds to the gradients of a linear layer's weights and bias, where they are
+// wanted, from dy and the layer's input.
+func linearGradients(ops *tensor.Ops, w, bias *Param, dy, x tensor.Tensor) {
+	m := tensor.Matmul{C: w.Grad, A: dy, B: x, TransA: true, Beta: 1}
+	switch biased := bias != nil && bias.Trainable(); {
+	case w.Trainable():
+		if biased {
+			m.DBias = bias.Grad
+		}
+		ops.Matmul(m)
+	case biased:
+		ops.SumRows(bias.Grad, dy)
+	}
 }
 
 func beta(accumulate bool) float32 {
@@ -145,15 +155,16 @@ func (t *Tape) RoPE(x, positions *Var, cos, sin tensor.Tensor, heads, headDim in
 	rotate := func(v tensor.Tensor, inverse bool) {
 		ops.RoPE(tensor.RoPE{X: v, Cos: cos, Sin: sin, Positions: positions.value, Heads: heads, HeadDim: headDim, Inverse: inverse})
 	}
+	forward := func() {
+		if y.value.Addr != x.value.Addr {
+			ops.Copy(y.value, x.value)
+		}
+		rotate(y.value, false)
+	}
 	t.Record(&Node{
 		Name: "rope", In: []*Var{x, positions}, Out: []*Var{y}, Needs: []*Var{positions},
 		InPlace: [][2]int{{0, 0}}, GradInPlace: [][2]int{{0, 0}},
-		Forward: func() {
-			if y.value.Addr != x.value.Addr {
-				ops.Copy(y.value, x.value)
-			}
-			rotate(y.value, false)
-		},
+		Forward: forward, Remake: &Remake{Out: y, From: []*Var{x, positions}, Run: forward},
 		Backward: func(g *Grads) {
 			dx, _ := g.In(0)
 			if dx.Addr != g.Out(0).Addr {
@@ -229,9 +240,10 @@ func (t *Tape) GLU(x *Var, act tensor.Activation) *Var {
 	must(x.Cols()%2 == 0, "glu", "%v has an odd number of columns", x)
 	ops := t.dev.Ops()
 	y := t.NewVar("glu", x.Dtype, x.Rows(), x.Cols()/2)
+	forward := func() { ops.GLU(y.value, x.value, act) }
 	t.Record(&Node{
-		Name: "glu", In: []*Var{x}, Out: []*Var{y}, Needs: []*Var{x},
-		Forward: func() { ops.GLU(y.value, x.value, act) },
+		Name: "glu", In: []*Var{x}, Out: []*Var{y}, Needs: []*Var{x}, GradOver: [][2]int{{0, 0}},
+		Forward: forward, Remake: &Remake{Out: y, From: []*Var{x}, Run: forward},
 		Backward: func(g *Grads) {
 			dx, _ := g.In(0)
 			ops.GLUBackward(dx, g.Out(0), x.value, act)
@@ -244,10 +256,11 @@ func (t *Tape) GLU(x *Var, act tensor.Activation) *Var {
 func (t *Tape) Activate(x *Var, act tensor.Activation) *Var {
 	ops := t.dev.Ops()
 	y := t.NewVar("activation", x.Dtype, x.Shape...)
+	forward := func() { ops.Activate(y.value, x.value, act) }
 	t.Record(&Node{
 		Name: "activate", In: []*Var{x}, Out: []*Var{y}, Needs: []*Var{x},
-		InPlace: [][2]int{{0, 0}}, GradInPlace: [][2]int{{0, 0}},
-		Forward: func() { ops.Activate(y.value, x.value, act) },
+		InPlace: [][2]int{{0, 0}}, GradInPlace: [][2]int{{0, 0}}, GradOver: [][2]int{{0, 0}},
+		Forward: forward, Remake: &Remake{Out: y, From: []*Var{x}, Run: forward},
 		Backward: func(g *Grads) {
 			dx, _ := g.In(0)
 			ops.ActivateBackward(dx, g.Out(0), x.value, act)
@@ -262,7 +275,8 @@ func (t *Tape) SoftCap(x *Var, limit float32) *Var {
 	y := t.NewVar("capped", x.Dtype, x.Shape...)
 	t.Record(&Node{
 		Name: "softcap", In: []*Var{x}, Out: []*Var{y}, Needs: []*Var{y}, InPlace: [][2]int{{0, 0}}, GradInPlace: [][2]int{{0, 0}},
-		Forward: func() { ops.SoftCap(y.value, x.value, limit) },
+		GradOver: [][2]int{{0, 0}},
+		Forward:  func() { ops.SoftCap(y.value, x.value, limit) },
 		Backward: func(g *Grads) {
 			dx, _ := g.In(0)
 			ops.SoftCapBackward(dx, g.Out(0), y.value, limit)

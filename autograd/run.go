@@ -64,10 +64,7 @@ func (a *Arena) Free() {
 
 // Forward runs the forward pass (in a training program, the losses with it).
 func (p *Program) Forward() {
-	if p.arena == nil {
-		panic("autograd: a program that was only planned can't run")
-	}
-	p.arena.holder, p.tape.holder = p, p
+	p.hold()
 	p.exec(0, p.backward)
 }
 
@@ -81,16 +78,21 @@ func (p *Program) Backward() {
 }
 
 // Launched tells the program that a graph recorded of its Forward has run.
-func (p *Program) Launched() { p.arena.holder, p.tape.holder = p, p }
+func (p *Program) Launched() { p.hold() }
 
-// exec runs instructions [from, to).
-func (p *Program) exec(from, to int) {
+// bindIfMoved computes addresses anew where the arena has moved.
+func (p *Program) bindIfMoved() {
 	if p.arena.buf == nil || p.arena.buf.Size < p.size {
 		panic("autograd: program run after its arena was freed")
 	}
 	if p.arena.buf.Addr != p.base {
 		p.bind()
 	}
+}
+
+// exec runs instructions [from, to).
+func (p *Program) exec(from, to int) {
+	p.bindIfMoved()
 	for i := from; i < to; i++ {
 		in := &p.code[i]
 		for _, d := range in.define {

@@ -6,16 +6,18 @@ import (
 	"ringtail/tensor"
 )
 
-// Param is a tensor of weights that operations use. Grad is the zero Tensor for
-// frozen weights, which then receive no gradient. Value and Grad are views into
+// Param is a tensor of weights that operations use. Value and Grad are views into
 // chunks (package shard) and may be several stored tensors seen as one, such as
 // q, k and v. Operations look at Value and Grad when they run, so that hooks may
-// move them.
+// move them. Frozen weights, which receive no gradient, have neither Grad nor InArena.
 type Param struct {
 	Name  string
 	Shape []int
 	Value tensor.Tensor
 	Grad  tensor.Tensor
+	// InArena, where it isn't nil, is the chunk of gradients that Grad becomes part of
+	// when a training program runs, and which the program makes; see GradChunk.
+	InArena *GradChunk
 	// Chunk numbers the chunk that holds the weights, for hooks.
 	Chunk int
 	// Padded, where it is more than the first dimension, says that rows of zeros up to so
@@ -24,7 +26,7 @@ type Param struct {
 }
 
 // Trainable tells whether the parameter receives a gradient.
-func (p *Param) Trainable() bool { return !p.Grad.IsZero() }
+func (p *Param) Trainable() bool { return p.InArena != nil || !p.Grad.IsZero() }
 
 func (p *Param) String() string { return fmt.Sprintf("%s %v", p.Name, p.Shape) }
 
@@ -90,9 +92,14 @@ type Node struct {
 	AddsOnly bool
 	// InPlace lists {out, in}: Out[out] may take over the memory of In[in].
 	InPlace [][2]int
+	// Remake tells how a result is cheaply made again; nil: it isn't.
+	Remake *Remake
 	// GradInPlace lists {in, out}: the gradient of In[in] may take over the
 	// memory of that of Out[out].
 	GradInPlace [][2]int
+	// GradOver lists {in, need}: the gradient of In[in] may take over the memory of
+	// the value Needs[need].
+	GradOver [][2]int
 	// SharedGrad lists {in, same}: where both are wanted the gradient of In[same]
 	// equals that of In[in] (they are summands), and Backward writes it once, for In[in].
 	SharedGrad [][2]int
@@ -101,6 +108,18 @@ type Node struct {
 	Scratch bool
 
 	region int
+}
+
+// Remake says how a result is made again from values that the backward pass has at
+// hand, at the cost of reading and writing them. Under Options.Selective it is then
+// not kept for the backward pass, provided that From are.
+type Remake struct {
+	Out  *Var
+	From []*Var // of the node's In and Out
+	// Also are other results that are written with it, as they were before: to
+	// scratch memory, where they were kept.
+	Also []*Var
+	Run  func()
 }
 
 // Tape records operations for one device. A tape may be compiled more than once.

@@ -31,6 +31,8 @@ type Options struct {
 	// (see shard.Options).
 	Train       bool
 	Grad, State tensor.Dtype
+	// GradsInArena leaves gradients to the arena (see shard.Options).
+	GradsInArena bool
 	// Frozen, with Train, names tensors that aren't trained.
 	Frozen func(name string) bool
 	// Decay tells which tensors weight decay applies to; nil: all matrices, neither norms nor biases.
@@ -206,7 +208,8 @@ func allocate(c *Config, dev tensor.Device, opt Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := shard.NewStore(dev, layout, shard.Options{Train: opt.Train, Grad: opt.Grad, State: opt.State, Seed: opt.Seed})
+	store, err := shard.NewStore(dev, layout, shard.Options{Train: opt.Train, Grad: opt.Grad, State: opt.State, Seed: opt.Seed,
+		GradsInArena: opt.GradsInArena})
 	if err != nil {
 		return nil, err
 	}

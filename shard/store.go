@@ -33,6 +33,9 @@ type Options struct {
 	State tensor.Dtype
 	// Seed of that rounding.
 	Seed uint64
+	// GradsInArena leaves gradients to training programs, which make them in their arena
+	// (autograd.Options.Gradients): for runs in which a step is one run of one program.
+	GradsInArena bool
 }
 
 // chunk is one chunk's memory. Frozen chunks have values only.
@@ -41,6 +44,35 @@ type chunk struct {
 	runs                      []run
 	buffers                   []*tensor.Buffer
 	first                     uint64 // elements of the chunks before it
+	// In place of memory for gradients, where they are in the arena; views are of the
+	// parameters whose Grad is part of it.
+	inArena *autograd.GradChunk
+	views   []view
+}
+
+// view is a parameter at an offset of a chunk.
+type view struct {
+	param  *autograd.Param
+	offset int
+}
+
+// trained tells whether the chunk has gradients.
+func (c *chunk) trained() bool { return c.inArena != nil || !c.grad.IsZero() }
+
+// bind sets where the chunk's gradients lie.
+func (c *chunk) bind(at tensor.Tensor) {
+	c.grad = at
+	for _, v := range c.views {
+		v.param.Grad = at.Slice(v.offset, v.param.Value.Len()).Reshape(v.param.Shape...)
+	}
+}
+
+// gradient is where the chunk's gradients are after a step's backward pass.
+func (c *chunk) gradient() tensor.Tensor {
+	if c.inArena != nil && !c.inArena.Held() {
+		panic("shard: gradients are looked for in an arena where another program has run since, or none")
+	}
+	return c.grad
 }
 
 // exact is the weights as exactly as they are known.
@@ -52,7 +84,8 @@ func (c *chunk) exact() tensor.Tensor {
 }
 
 // NewStore allocates the chunks of a layout, zeroed: in float32 16 bytes a trained
-// parameter and 4 a frozen one; in bfloat16 16 to 18 and 2, or 8 without master weights.
+// parameter and 4 a frozen one; in bfloat16 16 to 18 and 2, or 8 without master weights;
+// less those of gradients that are in the arena.
 func NewStore(dev tensor.Device, l *Layout, opt Options) (*Store, error) {
 	float := dev.Float()
 	if opt.Grad == tensor.Invalid {
@@ -74,7 +107,12 @@ func NewStore(dev tensor.Device, l *Layout, opt Options) (*Store, error) {
 		}
 		parts := []part{{&c.value, float, "weights"}}
 		if opt.Train && !cl.Frozen {
-			parts = append(parts, part{&c.grad, opt.Grad, "gradients"}, part{&c.m, opt.State, "moments"}, part{&c.v, opt.State, "moments"})
+			if opt.GradsInArena {
+				c.inArena = &autograd.GradChunk{Dtype: opt.Grad, Len: cl.Len, Bind: c.bind}
+			} else {
+				parts = append(parts, part{&c.grad, opt.Grad, "gradients"})
+			}
+			parts = append(parts, part{&c.m, opt.State, "moments"}, part{&c.v, opt.State, "moments"})
 			if opt.State != float {
 				parts = append(parts, part{&c.master, opt.State, "master weights"})
 			}
@@ -106,11 +144,26 @@ func NewStore(dev tensor.Device, l *Layout, opt Options) (*Store, error) {
 func (s *Store) view(name string, chunk, offset int, shape []int) *autograd.Param {
 	c := s.chunks[chunk]
 	n := Spec{Shape: shape}.Len()
-	p := &autograd.Param{Name: name, Shape: shape, Chunk: chunk, Value: c.value.Slice(offset, n).Reshape(shape...)}
+	p := &autograd.Param{Name: name, Shape: shape, Chunk: chunk, Value: c.value.Slice(offset, n).Reshape(shape...), InArena: c.inArena}
 	if !c.grad.IsZero() {
 		p.Grad = c.grad.Slice(offset, n).Reshape(shape...)
 	}
+	if c.inArena != nil {
+		c.views = append(c.views, view{p, offset})
+	}
 	return p
+}
+
+// Gradients are the chunks of gradients that training programs make in their arena; nil
+// without GradsInArena.
+func (s *Store) Gradients() []*autograd.GradChunk {
+	var out []*autograd.GradChunk
+	for _, c := range s.chunks {
+		if c.inArena != nil {
+			out = append(out, c.inArena)
+		}
+	}
+	return out
 }
 
 // Device is where the store's chunks are.
@@ -189,10 +242,10 @@ func (s *Store) Bytes() int {
 	return n
 }
 
-// ZeroGrads sets all gradients to 0.
+// ZeroGrads sets all gradients to 0; those in an arena begin with 0 in each run.
 func (s *Store) ZeroGrads() {
 	for _, c := range s.chunks {
-		if !c.grad.IsZero() {
+		if c.trained() && c.inArena == nil {
 			s.dev.Ops().Zero(c.grad)
 		}
 	}
@@ -202,8 +255,8 @@ func (s *Store) ZeroGrads() {
 func (s *Store) GradSumSquares(out tensor.Tensor) {
 	var grads []tensor.Tensor
 	for _, c := range s.chunks {
-		if !c.grad.IsZero() {
-			grads = append(grads, c.grad)
+		if c.trained() {
+			grads = append(grads, c.gradient())
 		}
 	}
 	ops := s.dev.Ops()
@@ -220,12 +273,13 @@ func (s *Store) GradSumSquares(out tensor.Tensor) {
 func (s *Store) Update(step tensor.Tensor, o optim.AdamW) {
 	var list []tensor.AdamW
 	for _, c := range s.chunks {
-		if c.grad.IsZero() {
+		if !c.trained() {
 			continue
 		}
+		grad := c.gradient()
 		for _, r := range c.runs {
 			n := r.to - r.from
-			a := tensor.AdamW{Param: c.value.Slice(r.from, n), Grad: c.grad.Slice(r.from, n), M: c.m.Slice(r.from, n),
+			a := tensor.AdamW{Param: c.value.Slice(r.from, n), Grad: grad.Slice(r.from, n), M: c.m.Slice(r.from, n),
 				V: c.v.Slice(r.from, n), Step: step, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps}
 			if r.decay {
 				a.WeightDecay = o.WeightDecay
