@@ -121,11 +121,23 @@ type Ops struct {
 // {C: y, A: x, B: W, TransB: true, Bias: b}. Operands may have strides. Beta is
 // 0 (C's old content is never read) or 1. Bias [n] is optional. The product may be
 // rounded to C's type before C's old content and Bias are added, as cuBLASLt's is.
+//
+// DBias [m], with TransA, is increased by the sums of A's columns: beside the gradient of a
+// linear layer's weights, {C: dW, A: dy, B: x, TransA: true, Beta: 1}, that of its bias, which
+// may be rounded to C's type before it is added.
+//
+// Fused says what becomes of the product, Beta being 0, with Pre [m, n] of C's type:
+//
+//	GELUForward   Pre = A·B + Bias,  C = GELUTanh(Pre)
+//	GELUBackward  C = (A·B)·GELUTanh'(Pre), without Bias; Pre is read
 type Matmul struct {
 	C, A, B        Tensor
 	TransA, TransB bool
 	Beta           float32
 	Bias           Tensor
+	DBias          Tensor
+	Fused          Fusion
+	Pre            Tensor
 }
 
 // RMSNorm is, for each row, s = X + Delta (X alone where Delta is absent) and

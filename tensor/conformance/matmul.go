@@ -23,7 +23,60 @@ func testMatmul(s *suite) {
 		matmulTrial(s, l, [3]int{140, 300, 259}, true, false, true, false)
 		matmulTrial(s, l, [3]int{259, 270, 70}, false, false, false, false)
 	}
+	for _, l := range layouts {
+		for _, shape := range [][3]int{{1, 1, 1}, {3, 7, 1}, {7, 3, 33}, {33, 65, 130}, {16, 24, 8}, {64, 40, 96}, {0, 5, 3}, {5, 0, 3}, {4, 8, 0}} {
+			for variant := range 4 {
+				biasGradientTrial(s, l, shape, variant&1 != 0, variant&2 != 0)
+				geluTrial(s, l, shape, variant&1 != 0, variant&2 != 0)
+				if variant < 2 {
+					geluBackwardTrial(s, l, shape, variant != 0)
+				}
+			}
+		}
+	}
 	notNumbers(s)
+}
+
+// biasGradientTrial is a product with the sums of A's columns beside it.
+func biasGradientTrial(s *suite, l layout, shape [3]int, transB, accumulate bool) {
+	m, n, k := shape[0], shape[1], shape[2]
+	tr := s.trial(l, "Matmul with DBias [m n k] = %v, TransB %v, Beta 1 %v", shape, transB, accumulate)
+	a, b := tr.random("A", k, m), tr.random("B", choose(transB, n, k), choose(transB, k, n))
+	c := tr.gradient("C", m, n)
+	if !accumulate {
+		c = tr.either("C", nil, m, n).out()
+	}
+	bias := tr.gradient("DBias", m).through(1)
+	c.through(1)
+	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
+		ops.Matmul(tensor.Matmul{C: at(c), A: at(a), B: at(b), TransA: true, TransB: transB, Beta: choose[float32](accumulate, 1, 0), DBias: at(bias)})
+	})
+}
+
+// geluTrial is a product that goes through GELU, and is kept before it.
+func geluTrial(s *suite, l layout, shape [3]int, transB, biased bool) {
+	m, n, k := shape[0], shape[1], shape[2]
+	tr := s.trial(l, "Matmul with GELUForward [m n k] = %v, TransB %v, Bias %v", shape, transB, biased)
+	a, b := tr.random("A", m, k), tr.random("B", choose(transB, n, k), choose(transB, k, n))
+	c, pre := tr.either("C", nil, m, n).out().through(2), tr.either("Pre", nil, m, n).out().through(1)
+	var bias *operand
+	if biased {
+		bias = tr.random("Bias", n)
+	}
+	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
+		ops.Matmul(tensor.Matmul{C: at(c), A: at(a), B: at(b), TransB: transB, Bias: at(bias), Fused: tensor.GELUForward, Pre: at(pre)})
+	})
+}
+
+// geluBackwardTrial is a product times GELU's derivative.
+func geluBackwardTrial(s *suite, l layout, shape [3]int, transB bool) {
+	m, n, k := shape[0], shape[1], shape[2]
+	tr := s.trial(l, "Matmul with GELUBackward [m n k] = %v, TransB %v", shape, transB)
+	a, b := tr.random("A", m, k), tr.random("B", choose(transB, n, k), choose(transB, k, n))
+	c, pre := tr.either("C", nil, m, n).out().through(1), tr.either("Pre", tr.normal(m, n), m, n)
+	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
+		ops.Matmul(tensor.Matmul{C: at(c), A: at(a), B: at(b), TransB: transB, Fused: tensor.GELUBackward, Pre: at(pre)})
+	})
 }
 
 func matmulTrial(s *suite, l layout, shape [3]int, transA, transB, accumulate, biased bool) {

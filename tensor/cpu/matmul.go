@@ -8,6 +8,10 @@ import (
 
 // matmul hands a matrix product of float32 to the GEMM (gemm.go).
 func matmul(p tensor.Matmul) {
+	if !p.Plain() {
+		p.Apart(&tensor.Ops{Matmul: matmul, SumRows: sumRows, Activate: activation, ActivateBackward: activationBackward})
+		return
+	}
 	m, n, k := p.C.Rows(), p.C.Cols(), p.A.Cols()
 	if p.TransA {
 		k = p.A.Rows()

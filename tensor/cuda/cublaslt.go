@@ -49,8 +49,14 @@ const (
 	descTransB          = 4
 	descEpilogue        = 7
 	descBiasPointer     = 8
+	descAuxPointer      = 11
+	descAuxStride       = 12
 	descBiasDataType    = 26
 	epilogueBias        = 4
+	epilogueGELU        = 32
+	epilogueDGELU       = 64
+	epilogueAux         = 128
+	epilogueBGRADB      = 512 // sums of the second operand's columns, in cuBLASLt's order: of our A
 	preferenceWorkspace = 1
 	preferenceReduction = 3
 	preferenceAlignA    = 5 // bytes; B, C, D follow
@@ -62,6 +68,12 @@ const (
 
 	heuristicResultSize = 96 // cublasLtMatmulHeuristicResult_t: algorithm (64), workspace (8), status, waves, reserved
 	algorithmSize       = 64
+)
+
+// Statuses of what the library doesn't do.
+const (
+	ltInvalidValue = 7
+	ltNotSupported = 15
 )
 
 // cuBLASLt's statuses.
@@ -141,8 +153,13 @@ type gemmKey struct {
 	accumulate, bias    bool
 	typeBias            tensor.Dtype
 	alignA, alignB      uint8 // bytes, a power of two of at most 128
-	alignC              uint8
+	alignC, alignBias   uint8
 	tf32                bool
+
+	dBias    bool
+	fused    tensor.Fusion
+	ldPre    int
+	alignPre uint8
 }
 
 // gemmPlan is a product made ready: descriptors and the algorithm. refused: cuBLASLt
@@ -152,6 +169,7 @@ type gemmPlan struct {
 	candidate
 	chosen  gemmChoice
 	refused bool
+	apart   bool // the product is faster by itself, and what goes with it by kernels of our own
 }
 
 func (p *gemmPlan) free(b *blas) {
@@ -177,6 +195,22 @@ func ltType(t tensor.Dtype) int {
 		return cuda16BF
 	}
 	return -1
+}
+
+// epilogue is cuBLASLt's number of what goes with a product; 0 for nothing.
+func (k gemmKey) epilogue() (e int32) {
+	if k.bias {
+		e |= epilogueBias
+	}
+	switch {
+	case k.dBias:
+		e |= epilogueBGRADB
+	case k.fused == tensor.GELUForward:
+		e |= epilogueGELU | epilogueAux
+	case k.fused == tensor.GELUBackward:
+		e |= epilogueDGELU | epilogueAux
+	}
+	return e
 }
 
 // alignment is the largest power of two, up to 128, that divides the addresses of all rows.
@@ -220,11 +254,22 @@ func (b *blas) describe(k gemmKey) (*gemmPlan, error) {
 	}
 	set(descTransA, unsafe.Pointer(op(k.transB)), 4)
 	set(descTransB, unsafe.Pointer(op(k.transA)), 4)
-	if k.bias {
-		e, t := new(int32), new(int32)
-		*e, *t = epilogueBias, int32(ltType(k.typeBias))
-		set(descEpilogue, unsafe.Pointer(e), 4)
-		set(descBiasDataType, unsafe.Pointer(t), 4)
+	if e := k.epilogue(); e != 0 {
+		set(descEpilogue, unsafe.Pointer(&e), 4)
+	}
+	// The heuristic looks at the alignment of addresses that aren't there yet.
+	if k.bias || k.dBias {
+		t, at := int32(ltType(k.typeC)), uint64(128)
+		if k.bias {
+			t, at = int32(ltType(k.typeBias)), uint64(k.alignBias)
+		}
+		set(descBiasDataType, unsafe.Pointer(&t), 4)
+		set(descBiasPointer, unsafe.Pointer(&at), 8)
+	}
+	if k.fused != tensor.Unfused {
+		ld, at := int64(k.ldPre), uint64(k.alignPre)
+		set(descAuxStride, unsafe.Pointer(&ld), 8)
+		set(descAuxPointer, unsafe.Pointer(&at), 8)
 	}
 	layout := func(to *uintptr, t tensor.Dtype, rows, cols, ld int) {
 		if err == nil {
@@ -275,7 +320,7 @@ func (b *blas) candidates(k gemmKey, p *gemmPlan, most int) ([]candidate, error)
 	results := make([]uint64, most*heuristicResultSize/8)
 	var n int32
 	code := call(b.heuristic, b.handle, p.desc, p.a, p.b, p.c, p.c, preference, uintptr(most), address(&results[0]), address(&n))
-	if code == 15 || code == 7 || code == 0 && n == 0 { // not supported; 7 for a bias of another type than C
+	if code == ltNotSupported || code == ltInvalidValue || code == 0 && n == 0 { // invalid: a bias of another type than C
 		return nil, nil
 	}
 	if err := checkLt("cublasLtMatmulAlgoGetHeuristic", code, "%+v", k); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -42,6 +43,9 @@ type gemmChoice struct {
 	Candidate int     `json:"candidate"`              // its place among the heuristic's proposals
 	Micros    float64 `json:"microseconds,omitempty"` // where it was timed
 	First     float64 `json:"first_microseconds,omitempty"`
+	// Apart: what goes with the product is made by kernels of its own, which took so long with it.
+	Apart       bool    `json:"apart,omitempty"`
+	ApartMicros float64 `json:"apart_microseconds,omitempty"`
 }
 
 // gemmChoices is a file of choices. Algorithms mean something to one version of the library only.
@@ -54,7 +58,7 @@ type gemmChoices struct {
 
 // String names a product in files, with all that its plan depends on:
 //
-//	NT 16384x3072x768 BF16 BF16 F32, strides 768 768 3072, alignments 128 128 128, bias BF16
+//	NT 16384x3072x768 BF16 BF16 BF16, strides 768 768 3072, alignments 128 128 128, bias BF16, alignment 128
 func (k gemmKey) String() string {
 	s := fmt.Sprintf("%s%s %dx%dx%d %v %v %v, strides %d %d %d, alignments %d %d %d", transposed(k.transA), transposed(k.transB), k.m, k.n, k.k,
 		k.typeA, k.typeB, k.typeC, k.lda, k.ldb, k.ldc, k.alignA, k.alignB, k.alignC)
@@ -62,7 +66,13 @@ func (k gemmKey) String() string {
 		s += ", accumulated"
 	}
 	if k.bias {
-		s += ", bias " + k.typeBias.String()
+		s += fmt.Sprintf(", bias %v, alignment %d", k.typeBias, k.alignBias)
+	}
+	if k.dBias {
+		s += ", sums of A"
+	}
+	if k.fused != tensor.Unfused {
+		s += fmt.Sprintf(", %s, stride %d, alignment %d", [...]string{"", "GELU", "GELU'"}[k.fused], k.ldPre, k.alignPre)
 	}
 	if k.tf32 {
 		s += ", TF32"
@@ -129,6 +139,12 @@ func (d *Device) choose(k gemmKey, p *gemmPlan, m tensor.Matmul) error {
 	p.chosen = gemmChoice{Algorithm: encodeAlgorithm(p.algorithm), Candidate: best}
 	if times != nil {
 		p.chosen.Micros, p.chosen.First = round3(times[best]), round3(times[0])
+		if !m.Plain() {
+			if apart := d.timeApart(k, m); apart > 0 {
+				p.chosen.ApartMicros, p.chosen.Apart = round3(apart), apart < times[best]
+				p.apart = p.chosen.Apart
+			}
+		}
 		file := d.choices()
 		file.Products[name] = p.chosen
 		cache.put(file, name)
@@ -144,7 +160,7 @@ func (p *gemmPlan) take(b *blas, c gemmChoice) bool {
 	}
 	verified, ok := b.verify(p, algorithm)
 	if ok {
-		p.candidate, p.chosen = verified, c
+		p.candidate, p.chosen, p.apart = verified, c, c.Apart
 	}
 	return ok
 }
@@ -165,47 +181,20 @@ func (k gemmKey) leastMicros() float64 {
 }
 
 // race times algorithms on a product's operands and returns the fastest's place and all times
-// in microseconds; 0 and nil where that can't be done. Nothing but C, where its old
-// content is of no account, is written.
+// in microseconds; 0 and nil where that can't be done. Nothing is written but what the product
+// writes whole.
 func (d *Device) race(k gemmKey, p *gemmPlan, m tensor.Matmul, list []candidate) (best int, micros []float64) {
 	space := d.gemmSpace()
-	if space == 0 {
-		return 0, nil
-	}
 	d.enter()
 	defer d.leave()
-	to := m.C.Addr
-	if k.accumulate { // the old content is read at every run
-		size := ((k.m-1)*k.ldc + k.n) * k.typeC.Size()
-		scratch, err := d.allocate(size)
-		if err != nil {
-			return 0, nil
-		}
-		defer d.release(scratch, size)
-		to = scratch
+	to, free := d.scratchC(k, m)
+	w := d.stopwatch()
+	defer func() { w.free(); free() }()
+	if space == 0 || to == 0 || w == nil {
+		return 0, nil
 	}
-	var start, end uintptr
-	for _, e := range []*uintptr{&start, &end} {
-		if call(cu.eventCreate, address(e), 0) != 0 {
-			return 0, nil
-		}
-		defer func() { call(cu.eventDestroy, *e) }()
-	}
-	// run is the microseconds of one of n runs; infinite if it fails.
 	run := func(i, n int) float64 {
-		call(cu.eventRecord, start, d.stream)
-		for range n {
-			if d.multiply(k, p, list[i].algorithm, m, to, space) != 0 {
-				return 1e30
-			}
-		}
-		call(cu.eventRecord, end, d.stream)
-		if call(cu.eventSync, end) != 0 {
-			return 1e30
-		}
-		ms := elapsed(start, end)
-		d.blas.racing += ms
-		return 1000 * ms / float64(n)
+		return w.time(n, func() bool { return d.multiply(k, p, list[i].algorithm, m, to, space) == 0 })
 	}
 	micros = make([]float64, len(list))
 	for range 2 { // the first loads kernels
@@ -213,13 +202,10 @@ func (d *Device) race(k gemmKey, p *gemmPlan, m tensor.Matmul, list []candidate)
 			micros[i] = run(i, 1)
 		}
 	}
-	fastest := max(micros[0], 0.1)
-	for _, t := range micros {
-		fastest = min(fastest, max(t, 0.1))
-	}
+	fastest := max(slices.Min(micros), 0.1)
 	// In turns, so that clocks that fall with the heat are the same for all. What is far
 	// behind is out.
-	runs := min(max(int(2000/fastest), 2), 30)
+	runs := runsOf(fastest)
 	for round := range 3 {
 		for i, t := range micros {
 			if t > 1.5*fastest && i > 0 {
@@ -236,10 +222,109 @@ func (d *Device) race(k gemmKey, p *gemmPlan, m tensor.Matmul, list []candidate)
 		}
 	}
 	d.blas.raced++
-	if micros[best] >= 1e30 {
+	if micros[best] >= failedRun {
 		return 0, nil
 	}
 	return best, micros
+}
+
+// timeApart is the microseconds that a product takes with what goes with it made apart; 0 where
+// that can't be found out.
+func (d *Device) timeApart(k gemmKey, m tensor.Matmul) float64 {
+	d.enter()
+	defer d.leave()
+	to, free := d.scratchC(k, m)
+	w := d.stopwatch()
+	defer func() { w.free(); free() }()
+	if to == 0 || w == nil {
+		return 0
+	}
+	m.C.Addr = to
+	if !m.DBias.IsZero() {
+		size := m.DBias.Len() * m.DBias.Dtype.Size()
+		sums, err := d.allocate(size)
+		if err != nil {
+			return 0
+		}
+		defer d.release(sums, size)
+		m.DBias.Addr = sums
+	}
+	run := func() bool { m.Apart(&d.ops); return d.err == nil }
+	w.time(1, run) // chooses the plain product's algorithm
+	best := w.time(1, run)
+	for range 3 {
+		best = min(best, w.time(runsOf(best), run))
+	}
+	if best >= failedRun {
+		return 0
+	}
+	return best
+}
+
+// scratchC is where a product may be written while it is timed: C, or, where that is added to,
+// memory for as much, at an address as well aligned. 0: there is none.
+func (d *Device) scratchC(k gemmKey, m tensor.Matmul) (to uintptr, free func()) {
+	if !k.accumulate {
+		return m.C.Addr, func() {}
+	}
+	size := 128 + ((k.m-1)*k.ldc+k.n)*k.typeC.Size()
+	scratch, err := d.allocate(size)
+	if err != nil {
+		return 0, func() {}
+	}
+	return scratch + m.C.Addr%128, func() { d.release(scratch, size) }
+}
+
+// runsOf is how often a product that takes so long is run at a time.
+func runsOf(micros float64) int { return min(max(int(2000/max(micros, 0.1)), 2), 30) }
+
+// stopwatch times by two events.
+type stopwatch struct {
+	d          *Device
+	start, end uintptr
+}
+
+// stopwatch is nil where there are no events. The context must be current, as for its methods.
+func (d *Device) stopwatch() *stopwatch {
+	w := &stopwatch{d: d}
+	for _, e := range []*uintptr{&w.start, &w.end} {
+		if call(cu.eventCreate, address(e), 0) != 0 {
+			w.free()
+			return nil
+		}
+	}
+	return w
+}
+
+func (w *stopwatch) free() {
+	if w == nil {
+		return
+	}
+	for _, e := range []uintptr{w.start, w.end} {
+		if e != 0 {
+			call(cu.eventDestroy, e)
+		}
+	}
+}
+
+// failedRun is longer than any run.
+const failedRun = 1e30
+
+// time is the microseconds of one of n runs.
+func (w *stopwatch) time(n int, run func() bool) float64 {
+	call(cu.eventRecord, w.start, w.d.stream)
+	for range n {
+		if !run() {
+			return failedRun
+		}
+	}
+	call(cu.eventRecord, w.end, w.d.stream)
+	if call(cu.eventSync, w.end) != 0 {
+		return failedRun
+	}
+	ms := elapsed(w.start, w.end)
+	w.d.blas.racing += ms
+	return 1000 * ms / float64(n)
 }
 
 // choices is an empty file of choices of this library, GPU and driver.

@@ -3,6 +3,7 @@ package cuda
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -285,5 +286,62 @@ func TestGEMMChoiceOnGPU(t *testing.T) {
 		product(s.name+" dW head", tensor.BF16, s.vocab, s.hidden, rows, true, false, 1, s.tokens/rows)
 		product(s.name+" dW head", tensor.F32, s.vocab, s.hidden, rows, true, false, 1, 0)
 		fmt.Printf("%s: a step's products take %.2f ms by the heuristic's first, %.2f ms by the fastest\n", s.name, totalFirst/1000, total/1000)
+	}
+}
+
+// TestFusedProducts compares products with something beside them with the reference, made by
+// cuBLASLt at once and, where that was slower when timed, apart.
+func TestFusedProducts(t *testing.T) {
+	timeAll(t)
+	for _, opt := range []Options{{Float: tensor.BF16}, {Float: tensor.F32}, {Float: tensor.BF16, Fast: true}} {
+		d := open(t, opt)
+		p := newPairs(t, d)
+		const m, n, k = 48, 72, 64
+		x, w, bias, dy := p.make(d.Float(), m, k), p.make(d.Float(), n, k), p.make(d.Float(), n), p.make(d.Float(), m, n)
+		y, pre, dx := p.make(d.Float(), m, n), p.make(d.Float(), m, n), p.make(d.Float(), m, k)
+		dw, dBias := p.make(tensor.F32, n, k), p.make(tensor.F32, n)
+		narrow := p.make(d.Float(), n)
+		before := p.make(d.Float(), m, k) // what GELU was of
+		for _, on := range []struct {
+			ops *tensor.Ops
+			of  func(pair) tensor.Tensor
+		}{{d.Ops(), func(p pair) tensor.Tensor { return p.dev }}, {p.ref.Ops(), func(p pair) tensor.Tensor { return p.ref }}} {
+			at := on.of
+			for range 2 { // gradients are added to
+				on.ops.Matmul(tensor.Matmul{C: at(y), A: at(x), B: at(w), TransB: true, Bias: at(bias), Fused: tensor.GELUForward, Pre: at(pre)})
+				on.ops.Matmul(tensor.Matmul{C: at(dw), A: at(dy), B: at(x), TransA: true, Beta: 1, DBias: at(dBias)})
+				on.ops.Matmul(tensor.Matmul{C: at(dw), A: at(dy), B: at(x), TransA: true, Beta: 1, DBias: at(narrow)})
+				on.ops.Matmul(tensor.Matmul{C: at(dx), A: at(dy), B: at(w), Fused: tensor.GELUBackward, Pre: at(before)})
+			}
+		}
+		if err := d.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		fused := 0
+		for k, plan := range d.blas.plans {
+			if (k.dBias || k.fused != tensor.Unfused) && !plan.refused {
+				fused++
+			}
+			if opt.Fast && plan.chosen.ApartMicros > 0 && plan.apart != (plan.chosen.ApartMicros < plan.chosen.Micros) {
+				t.Errorf("%v: %+v", k, plan.chosen)
+			}
+		}
+		if fused != 3 {
+			t.Errorf("%+v: %d fused products are cuBLASLt's, expected 3: %s", opt, fused, d.GEMMChoices())
+		}
+		tolerance := 1e-4
+		if d.Float() == tensor.BF16 {
+			tolerance = 0.02
+		}
+		for name, c := range map[string]pair{"C": y, "Pre": pre, "dW": dw, "dBias": dBias, "narrow dBias": narrow, "dX": dx} {
+			got, want := tensor.GetFloat64(c.dev), tensor.GetFloat64(c.ref)
+			for i := range got {
+				if math.Abs(got[i]-want[i]) > tolerance*max(8, math.Abs(want[i])) {
+					t.Errorf("%+v: element %d of %s is %g, expected %g", opt, i, name, got[i], want[i])
+					break
+				}
+			}
+		}
+		d.Close()
 	}
 }

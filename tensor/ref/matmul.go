@@ -7,8 +7,13 @@ import (
 )
 
 // matmul sets C[i,j] = Σ_l A[i,l]·B[l,j] + Beta·C[i,j] + Bias[j], with A[i,l]
-// standing for the memory's [l,i] under TransA, and B[l,j] for [j,l] under TransB.
+// standing for the memory's [l,i] under TransA, and B[l,j] for [j,l] under TransB. What
+// goes with it is done by the operations of that name.
 func matmul(p tensor.Matmul) {
+	if !p.Plain() {
+		p.Apart(exactOps())
+		return
+	}
 	m, n := p.C.Rows(), p.C.Cols()
 	k := p.A.Cols()
 	if p.TransA {

@@ -141,7 +141,7 @@ func (c *copies) store() {
 // argument (its place, where arguments are no struct), or by the argument alone.
 const (
 	wideArguments   = " Mean RStd LSE LogProbs Entropies DLogProbs DEntropies Scale Cos Sin Master "
-	eitherArguments = " Add.0 Add.1 Add.2 Scale.0 SoftCap.0 SoftCap.1 Matmul.C Matmul.A Matmul.B Matmul.Bias SumRows.0 SumRows.1 EmbeddingBackward.0 " +
+	eitherArguments = " Add.0 Add.1 Add.2 Scale.0 SoftCap.0 SoftCap.1 Matmul.C Matmul.A Matmul.B Matmul.Bias Matmul.Pre SumRows.0 SumRows.1 EmbeddingBackward.0 " +
 		"DW DBias DWQ DWK GroupedOuter.C Sample.Logits SumSquares.1 Grad M V "
 	doubleArguments = " Loss Step Check SumSquares.0 "
 )
