@@ -253,6 +253,9 @@ func (p *pass) attention(i int, n *autograd.Var, rope *ropeTable) *autograd.Var 
 func (p *pass) mlp(i int, n *autograd.Var) *autograd.Var {
 	t, c, b := p.t, p.m.Config, &p.m.block[i]
 	if b.router == nil {
+		if c.Plain && c.Activation == tensor.GELUTanh && p.in.Cache == nil {
+			return t.GELUMLP(n, b.up, b.upBias, b.down, b.downBias)
+		}
 		y := t.Linear(n, b.up, b.upBias)
 		if c.Plain {
 			y = t.Activate(y, c.Activation)
