@@ -17,7 +17,12 @@ import (
 type SFTOptions struct {
 	Batch, Seq int
 	Rounds     int // timed steps, default 5
-	Recompute  bool
+	// Recompute is what isn't kept for the backward pass: none, selective or full (see
+	// train.recompute of recipes); "" is none.
+	Recompute string
+	// GradsApart gives gradients memory of their own, as several micro-batches a step need
+	// it, in place of the arena's.
+	GradsApart bool
 	// Grad and State are types of gradients and moments (see shard.Options), Mode what
 	// the result calls all that.
 	Grad, State tensor.Dtype
@@ -63,7 +68,7 @@ func SFT(dev tensor.Device, name string, threads int, opt SFTOptions) (*SFTResul
 	if err != nil {
 		return nil, err
 	}
-	m, err := model.New(c, dev, model.Options{Train: true, Seed: 1})
+	m, err := model.New(c, dev, model.Options{Train: true, Seed: 1, GradsInArena: !opt.GradsApart})
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +112,7 @@ type step struct {
 	stored               [][2]tensor.Tensor // batches on the device: ids and targets
 }
 
-func newStep(m *model.Model, s shape, recompute bool) (*step, error) {
+func newStep(m *model.Model, s shape, recompute string) (*step, error) {
 	b := &step{m: m, dev: m.Device(), arena: autograd.NewArena(m.Device()), seq: s.seq, random: rng.New(1, "bench", 0)}
 	n := s.batch * s.seq
 	b.hostIDs, b.hostTargets = make([]int32, n), make([]int32, n)
@@ -137,12 +142,12 @@ func newStep(m *model.Model, s shape, recompute bool) (*step, error) {
 	tensor.SetFloat64(b.scale, []float64{1 / float64(n-s.batch)})
 	tape := autograd.NewTape(b.dev)
 	h, err := m.Hidden(tape, model.Inputs{IDs: tape.Input("ids", b.ids), Positions: tape.Input("positions", positions),
-		Starts: tape.Input("starts", starts), Longest: s.seq, Dense: true, Checkpoint: recompute})
+		Starts: tape.Input("starts", starts), Longest: s.seq, Dense: true, Checkpoint: recompute == "full"})
 	if err != nil {
 		return nil, err
 	}
 	m.Loss(tape, h, tape.Input("targets", b.targets), b.loss, b.scale)
-	b.prog, err = tape.Compile(b.arena, autograd.Options{Train: true})
+	b.prog, err = tape.Compile(b.arena, autograd.Options{Train: true, Gradients: m.Store.Gradients(), Selective: recompute == "selective"})
 	return b, err
 }
 

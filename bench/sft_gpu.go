@@ -81,7 +81,8 @@ func GPUSFT(dev tensor.Device, name string, opt SFTOptions, seconds float64) (*G
 	values := make([]float32, block.Len())
 	rng.New(1, "bench", 0).FillNormal(values, 0, 1)
 	tensor.SetFloat32(block, values)
-	m, err := model.New(c, dev, model.Options{Train: true, Seed: 1, Block: block, Grad: opt.Grad, State: opt.State})
+	m, err := model.New(c, dev, model.Options{Train: true, Seed: 1, Block: block, Grad: opt.Grad, State: opt.State,
+		GradsInArena: !opt.GradsApart})
 	if err != nil {
 		return nil, err
 	}

@@ -72,8 +72,12 @@ func planned(t testing.TB, hidden, layers, heads, kv, mlp, batch, seq int, inAre
 func TestPlan(t *testing.T) {
 	const gib = 1 << 30
 	sizes := map[string]func(inArena, selective, full bool) (*Model, *autograd.Program){
-		"1.1B, 8 x 2048": func(a, s, f bool) (*Model, *autograd.Program) { return planned(t, 2048, 22, 32, 4, 5632, 8, 2048, a, s, f) },
-		"7B, 4 x 2048":   func(a, s, f bool) (*Model, *autograd.Program) { return planned(t, 4096, 32, 32, 32, 11008, 4, 2048, a, s, f) },
+		"1.1B, 8 x 2048": func(a, s, f bool) (*Model, *autograd.Program) {
+			return planned(t, 2048, 22, 32, 4, 5632, 8, 2048, a, s, f)
+		},
+		"7B, 4 x 2048": func(a, s, f bool) (*Model, *autograd.Program) {
+			return planned(t, 4096, 32, 32, 32, 11008, 4, 2048, a, s, f)
+		},
 	}
 	// Bounds in GiB. Elements a token and layer of 7B: 5·4096 + 12288 + 3·11008 kept, less
 	// 2·4096 + 11008 with Selective; 4096 with full recomputation, and one whole layer.

@@ -116,7 +116,8 @@ type benchSFTCmd struct {
 	Seq       int      `placeholder:"N" help:"Tokens of a sequence; default: the shape's"`
 	Threads   int      `placeholder:"N" help:"Threads; default: all"`
 	Rounds    int      `default:"5" help:"Timed steps"`
-	Recompute bool     `help:"Activation checkpointing"`
+	Recompute string   `default:"none" enum:"none,selective,full" help:"What isn't kept for the backward pass: none, selective, full"`
+	Apart     bool     `help:"Gradients in memory of their own, as with several micro-batches a step"`
 	Device    string   `default:"cpu" placeholder:"cpu|cuda:N" help:"Device; on a GPU weights are bfloat16 unless --dtype says f32"`
 	Dtype     string   `default:"auto" enum:"auto,f32,bf16" help:"Weights and activations: f32, bf16"`
 	State     string   `default:"f32" enum:"f32,bf16" help:"Master weights and moments: f32; or bf16, without master weights"`
@@ -135,7 +136,7 @@ func (c *benchSFTCmd) Run(e *env) error {
 	}
 	dev, threads := cpu.New(), cpu.Threads()
 	for _, name := range c.Shape {
-		r, err := bench.SFT(dev, name, threads, bench.SFTOptions{Batch: c.Batch, Seq: c.Seq, Rounds: c.Rounds, Recompute: c.Recompute})
+		r, err := bench.SFT(dev, name, threads, bench.SFTOptions{Batch: c.Batch, Seq: c.Seq, Rounds: c.Rounds, Recompute: c.Recompute, GradsApart: c.Apart})
 		if err != nil {
 			return err
 		}
@@ -153,7 +154,7 @@ func (c *benchSFTCmd) onGPU(e *env) error {
 		if err != nil {
 			return err
 		}
-		opt := bench.SFTOptions{Batch: c.Batch, Seq: c.Seq, Recompute: c.Recompute, Mode: fmt.Sprintf("%v weights, %s state", dev.Float(), c.State)}
+		opt := bench.SFTOptions{Batch: c.Batch, Seq: c.Seq, Recompute: c.Recompute, GradsApart: c.Apart, Mode: fmt.Sprintf("%v weights, %s state", dev.Float(), c.State)}
 		if c.State == "bf16" {
 			opt.State = tensor.BF16
 		}
