@@ -14,7 +14,7 @@ const (
 	sumTensors  = 128
 	sumChunk    = 1 << 15 // elements
 	adamTensors = 48
-	adamChunk   = 1 << 12 // elements
+	adamChunk   = 1 << 13 // elements
 )
 
 // sumSquaresArgs mirrors SumSquaresArgs.

@@ -143,6 +143,7 @@ DEVICE u32 packF16(float lo, float hi) { return toF16(lo).bits | u32(toF16(hi).b
 namespace emulator {
 inline float flush(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x; }
 } // namespace emulator
+DEVICE float sqrtFast(float x) { return sqrtf(emulator::flush(x)); }
 DEVICE float exp2Fast(float x) { return emulator::flush(exp2f(emulator::flush(x))); }
 DEVICE float reciprocalFast(float x) { return emulator::flush(1 / emulator::flush(x)); }
 

@@ -69,6 +69,8 @@ DEVICE float bitsFloat(u32 x) { return __uint_as_float(x); }
 
 // 2^x by the special function unit: relative error about 2^-22.
 DEVICE float exp2Fast(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+// √x, about 1 unit in the last place; 0 of subnormal numbers.
+DEVICE float sqrtFast(float x) { float y; asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 // 1/x, about 1 unit in the last place.
 DEVICE float reciprocalFast(float x) { float y; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 

@@ -19,40 +19,41 @@ DEVICE Random4 philox(u64 low, u64 high, u64 key) {
     return {{c0, c1, c2, c3}};
 }
 
-// A quad is four adjacent elements: of 16 or 8 bytes where aligned.
-template <class T> DEVICE void loadQuad(float (&v)[4], const T* p, u64 i, u64 n, bool whole) {
-    if (whole) {
-        if constexpr (sizeof(T) == 4) {
-            Pack<T> q = loadPack(p + i);
+// W adjacent elements from a multiple of W on, in accesses of at most 16 bytes.
+template <int W, class T> DEVICE void loadRun(float (&v)[W], const T* p) {
+    constexpr int size = Pack<T>::size;
+    if constexpr (W < size) {
+        u64 bits = *reinterpret_cast<const u64*>(p);
+        Pack<T> q;
+        q.b = {{u32(bits), u32(bits >> 32), 0, 0}};
 #pragma unroll
-            for (int k = 0; k < 4; k++) v[k] = q.of(k);
-        } else {
-            u64 bits = *reinterpret_cast<const u64*>(p + i);
-            Pack<T> q;
-            q.b = {{u32(bits), u32(bits >> 32), 0, 0}};
+        for (int k = 0; k < W; k++) v[k] = q.of(k);
+    } else {
 #pragma unroll
-            for (int k = 0; k < 4; k++) v[k] = q.of(k);
+        for (int u = 0; u < W / size; u++) {
+            Pack<T> q = loadPack(p + u * size);
+#pragma unroll
+            for (int k = 0; k < size; k++) v[u * size + k] = q.of(k);
         }
-        return;
     }
-    for (int k = 0; k < 4; k++) v[k] = i + k < n ? toFloat(p[i + k]) : 0;
 }
-template <class T> DEVICE void storeQuad(T* p, const float (&v)[4], u64 i, u64 n, bool whole) {
-    if (whole) {
-        if constexpr (sizeof(T) == 4) {
-            Pack<T> q;
-            q.set(v);
-            storePack(p + i, q);
-        } else {
-            float w[8] = {v[0], v[1], v[2], v[3], 0, 0, 0, 0};
-            Pack<T> q;
+template <int W, class T> DEVICE void storeRun(T* p, const float (&v)[W]) {
+    constexpr int size = Pack<T>::size;
+    float w[size] = {};
+    Pack<T> q;
+    if constexpr (W < size) {
+#pragma unroll
+        for (int k = 0; k < W; k++) w[k] = v[k];
+        q.set(w);
+        *reinterpret_cast<u64*>(p) = u64(q.b.w[1]) << 32 | q.b.w[0];
+    } else {
+#pragma unroll
+        for (int u = 0; u < W / size; u++) {
+#pragma unroll
+            for (int k = 0; k < size; k++) w[k] = v[u * size + k];
             q.set(w);
-            *reinterpret_cast<u64*>(p + i) = u64(q.b.w[1]) << 32 | q.b.w[0];
+            storePack(p + u * size, q);
         }
-        return;
-    }
-    for (int k = 0; k < 4; k++) {
-        if (i + k < n) p[i + k] = fromFloat<T>(v[k]);
     }
 }
 
@@ -186,7 +187,7 @@ KERNEL(clip_factor, 32, ClipFactorArgs, clipFactor)
 
 constexpr int adamTensors = 48;
 // Elements of a block.
-constexpr u32 adamChunk = 1 << 12;
+constexpr u32 adamChunk = 1 << 13;
 
 struct AdamWArgs {
     void* param[adamTensors];
@@ -219,14 +220,27 @@ DEVICE float roundAt(float x, u32 random, f16) {
     return bitsFloat((b + (random >> 3)) & 0xffffe000u);
 }
 
+// AdamStep is what all elements of a launch share.
+struct AdamStep {
+    float clip, decay, rate, inverse2, beta1, new1, beta2, new2, eps;
+    // Approximate root and reciprocal: 2^-22 of an update that is itself rounded.
+    DEVICE void operator()(float& p, float g, float& m, float& v) const {
+        float x = g * clip;
+        p = fmaf(-decay, p, p);
+        m = fmaf(beta1, m, new1 * x);
+        v = fmaf(beta2, v, new2 * x * x);
+        p = fmaf(-rate * m, reciprocalFast(sqrtFast(v * inverse2) + eps), p);
+    }
+};
+
 // Param P, gradient G, moments M; with master the master weights are read and the
-// parameters only written. A thread takes quads, so that accesses of 16-bit and of
-// 32-bit elements are each adjacent across a warp.
+// parameters only written.
 // Floor: P 2 written, master 4+4, G 2, moments 8+8 bytes: 28 a parameter; 14 where all are BF16 without master.
 //
 // The random bits of element i are word c%4 of philox(c/4, step) with c = counter + i:
 // 16 bits of it for the parameter, 8 each for M and V, whose updates are not so small.
 template <class P, class G, class M, bool master> DEVICE void adamW(const AdamWArgs& a) {
+    constexpr int W = sizeof(P) == 2 && sizeof(G) == 2 && sizeof(M) == 2 && !master ? 8 : 4;
     SHARED float shared[8];
     if (a.step[StepSkip] != 0) return;
     int e = entryOf(a.first, a.tensors, blockIdx.x);
@@ -242,55 +256,66 @@ template <class P, class G, class M, bool master> DEVICE void adamW(const AdamWA
         shared[7] = float(1 - a.beta2);
     }
     barrier();
-    float clip = shared[0], decay = shared[1], rate = shared[2], inverse2 = shared[3];
-    float beta1 = shared[4], new1 = shared[5], beta2 = shared[6], new2 = shared[7], eps = float(a.eps);
+    AdamStep step = {shared[0], shared[1], shared[2], shared[3], shared[4], shared[5], shared[6], shared[7], float(a.eps)};
     P* param = static_cast<P*>(a.param[e]);
     float* weights = a.master[e];
     const G* grad = static_cast<const G*>(a.grad[e]);
     M *ms = static_cast<M*>(a.m[e]), *vs = static_cast<M*>(a.v[e]);
-    u64 n = a.n[e], from = u64(blockIdx.x - a.first[e]) * adamChunk, to = min(n, from + adamChunk);
+    u64 n = a.n[e], counter = a.counter[e], from = u64(blockIdx.x - a.first[e]) * adamChunk, to = min(n, from + adamChunk);
     bool aligned = (reinterpret_cast<u64>(param) | reinterpret_cast<u64>(weights) | reinterpret_cast<u64>(grad) | reinterpret_cast<u64>(ms) |
-                    reinterpret_cast<u64>(vs)) % 16 == 0;
+                    reinterpret_cast<u64>(vs)) % 16 == 0 && (!a.stochastic || counter % 4 == 0);
     u64 offset = a.stochastic ? u64(a.step[StepOffset]) : 0;
+    u64 runs = aligned ? from + (to - from) / W * W : from;
 #pragma unroll 2
-    for (u64 i = from + 4 * threadIdx.x; i < to; i += 4 * blockDim.x) {
-        bool whole = aligned && i + 4 <= n;
-        float p[4], g[4], m[4], v[4];
-        if constexpr (master) loadQuad(p, weights, i, n, whole);
-        else loadQuad(p, param, i, n, whole);
-        loadQuad(g, grad, i, n, whole);
-        loadQuad(m, ms, i, n, whole);
-        loadQuad(v, vs, i, n, whole);
+    for (u64 i = from + W * threadIdx.x; i < runs; i += W * blockDim.x) {
+        float p[W], g[W], m[W], v[W];
+        if constexpr (master) loadRun<W>(p, weights + i);
+        else loadRun<W>(p, param + i);
+        loadRun<W>(g, grad + i);
+        loadRun<W>(m, ms + i);
+        loadRun<W>(v, vs + i);
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-            float x = g[k] * clip;
-            p[k] = fmaf(-decay, p[k], p[k]);
-            m[k] = fmaf(beta1, m[k], new1 * x);
-            v[k] = fmaf(beta2, v[k], new2 * x * x);
-            p[k] -= rate * m[k] / (sqrtf(v[k] * inverse2) + eps);
-        }
-        if constexpr (master) storeQuad(weights, p, i, n, whole);
+        for (int k = 0; k < W; k++) step(p[k], g[k], m[k], v[k]);
+        if constexpr (master) storeRun<W>(weights + i, p);
         if constexpr (sizeof(P) == 2 || sizeof(M) == 2) {
             if (a.stochastic) {
-                u64 c = a.counter[e] + i;
-                Random4 r = philox(c / 4, offset, a.seed), next = r;
-                if (c % 4 != 0) next = philox(c / 4 + 1, offset, a.seed);
 #pragma unroll
-                for (int k = 0; k < 4; k++) {
-                    u32 w = r.w[k];
-                    if (c % 4 != 0) { // the element's word, of two draws
-                        u32 at = u32(c % 4) + k;
-                        w = at < 4 ? (at == 1 ? r.w[1] : at == 2 ? r.w[2] : r.w[3]) : (at == 4 ? next.w[0] : at == 5 ? next.w[1] : next.w[2]);
+                for (int u = 0; u < W; u += 4) {
+                    Random4 r = philox((counter + i + u) / 4, offset, a.seed);
+#pragma unroll
+                    for (int k = 0; k < 4; k++) {
+                        u32 w = r.w[k];
+                        p[u + k] = roundAt(p[u + k], w >> 16, P{});
+                        m[u + k] = roundAt(m[u + k], (w & 0xff00u) | 0x80u, M{});
+                        v[u + k] = roundAt(v[u + k], (w & 0xffu) << 8 | 0x80u, M{});
                     }
-                    p[k] = roundAt(p[k], w >> 16, P{});
-                    m[k] = roundAt(m[k], (w & 0xff00u) | 0x80u, M{});
-                    v[k] = roundAt(v[k], (w & 0xffu) << 8 | 0x80u, M{});
                 }
             }
         }
-        storeQuad(param, p, i, n, whole);
-        storeQuad(ms, m, i, n, whole);
-        storeQuad(vs, v, i, n, whole);
+        storeRun<W>(param + i, p);
+        storeRun<W>(ms + i, m);
+        storeRun<W>(vs + i, v);
+    }
+    // What is left over, or all where a tensor isn't aligned.
+    for (u64 i = runs + threadIdx.x; i < to; i += blockDim.x) {
+        float p, g = toFloat(grad[i]), m = toFloat(ms[i]), v = toFloat(vs[i]);
+        if constexpr (master) p = weights[i];
+        else p = toFloat(param[i]);
+        step(p, g, m, v);
+        if constexpr (master) weights[i] = p;
+        if constexpr (sizeof(P) == 2 || sizeof(M) == 2) {
+            if (a.stochastic) {
+                u64 c = counter + i;
+                Random4 r = philox(c / 4, offset, a.seed);
+                u32 w = c % 4 == 0 ? r.w[0] : c % 4 == 1 ? r.w[1] : c % 4 == 2 ? r.w[2] : r.w[3];
+                p = roundAt(p, w >> 16, P{});
+                m = roundAt(m, (w & 0xff00u) | 0x80u, M{});
+                v = roundAt(v, (w & 0xffu) << 8 | 0x80u, M{});
+            }
+        }
+        param[i] = fromFloat<P>(p);
+        ms[i] = fromFloat<M>(m);
+        vs[i] = fromFloat<M>(v);
     }
 }
 
