@@ -52,15 +52,20 @@ func (x *balance) begin(tokens int) {
 	tensor.SetFloat64(x.scale, []float64{1 / float64(x.seen)})
 }
 
-// report adds the step's loss, before its weight, to metrics: the number of experts
-// that a token uses where all are equally busy, more where some are busier.
-func (x *balance) report(metrics map[string]float64) map[string]float64 {
+// report starts reading the step's loss, before its weight; what it returns adds it to
+// metrics: the number of experts that a token uses where all are equally busy, more where
+// some are busier.
+func (x *balance) report() func(metrics map[string]float64) (map[string]float64, error) {
 	if x == nil {
-		return metrics
+		return func(m map[string]float64) (map[string]float64, error) { return m, nil }
 	}
-	if metrics == nil {
-		metrics = map[string]float64{}
+	read, seen := tensor.GetFloat64Later(x.loss), x.seen
+	return func(metrics map[string]float64) (map[string]float64, error) {
+		loss, err := read()
+		if metrics == nil {
+			metrics = map[string]float64{}
+		}
+		metrics["router_loss"] = loss[0] / float64(seen)
+		return metrics, err
 	}
-	metrics["router_loss"] = tensor.GetFloat64(x.loss)[0] / float64(x.seen)
-	return metrics
 }

@@ -81,13 +81,19 @@ func (p *packed) free() {
 
 // hidden records the decoder on these inputs; training a mixture of experts, with a
 // balance if there is one.
-func (p *packed) hidden(m *model.Model, tape *autograd.Tape, recompute bool, x *balance) (*autograd.Var, error) {
+func (p *packed) hidden(m *model.Model, tape *autograd.Tape, recompute string, x *balance) (*autograd.Var, error) {
 	in := model.Inputs{IDs: tape.Input("ids", p.ids), Positions: tape.Input("positions", p.positions),
-		Starts: tape.Input("starts", p.starts), Longest: p.longest, Checkpoint: recompute && p.train}
+		Starts: tape.Input("starts", p.starts), Longest: p.longest, Checkpoint: recompute == "full" && p.train}
 	if p.train {
 		in.Router = x.record(tape, p.live)
 	}
 	return m.Hidden(tape, in)
+}
+
+// options are those of a pass through m, recompute being what train.recompute says;
+// gradients lie where the model's do.
+func (p *packed) options(m *model.Model, recompute string) autograd.Options {
+	return autograd.Options{Train: p.train, Selective: recompute == "selective", Gradients: m.Store.Gradients()}
 }
 
 // lossPass is a compiled forward (and, training, backward) pass to the
@@ -95,7 +101,7 @@ func (p *packed) hidden(m *model.Model, tape *autograd.Tape, recompute bool, x *
 type lossPass struct{ *packed }
 
 // newLossPass compiles the model's loss for a shape.
-func newLossPass(m *model.Model, arena *autograd.Arena, s shape, recompute bool, x *balance, loss, scale tensor.Tensor) (*lossPass, error) {
+func newLossPass(m *model.Model, arena *autograd.Arena, s shape, recompute string, x *balance, loss, scale tensor.Tensor) (*lossPass, error) {
 	in, err := newPacked(m.Device(), s)
 	if err != nil {
 		return nil, err
@@ -105,7 +111,7 @@ func newLossPass(m *model.Model, arena *autograd.Arena, s shape, recompute bool,
 	h, err := p.hidden(m, tape, recompute, x)
 	if err == nil {
 		m.Loss(tape, h, tape.Input("targets", p.targets), loss, scale)
-		p.prog, err = compile(tape, arena, autograd.Options{Train: s.train})
+		p.prog, err = compile(tape, arena, in.options(m, recompute))
 	}
 	if err != nil {
 		p.free()

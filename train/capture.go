@@ -12,8 +12,8 @@ import (
 // recorded anew.
 type captured struct {
 	work  func()
-	arena *autograd.Arena
-	at    int // the arena's generation
+	arena *autograd.Arena // nil: it doesn't work in one
+	at    int             // the arena's generation
 	runs  int
 	graph tensor.Graph
 	plain bool // it can't be recorded
@@ -26,9 +26,9 @@ func (c *captured) run(dev tensor.Device) {
 		c.work()
 		return
 	}
-	if g := c.arena.Generation(); g != c.at {
+	if c.arena != nil && c.arena.Generation() != c.at {
 		c.free()
-		c.at, c.runs = g, 0
+		c.at, c.runs = c.arena.Generation(), 0
 	}
 	c.runs++
 	switch {
@@ -73,7 +73,10 @@ func (c *compiled) Forward() {
 func (c *compiled) Backward() { c.backward.run(c.dev) }
 
 // ForwardBackward enqueues both.
-func (c *compiled) ForwardBackward() { c.both.run(c.dev) }
+func (c *compiled) ForwardBackward() {
+	c.both.run(c.dev)
+	c.prog.Launched()
+}
 
 func (c *compiled) free() {
 	for _, x := range []*captured{&c.forward, &c.backward, &c.both} {

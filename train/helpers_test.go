@@ -288,6 +288,9 @@ type tester struct {
 func (t *tester) step(b *data.Step) (stepResult, error) {
 	r, err := t.update(t.state.Step, b)
 	if err == nil {
+		r, err = r.done()
+	}
+	if err == nil {
 		t.count(r)
 	}
 	return r, err

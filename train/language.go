@@ -113,10 +113,13 @@ func (l *language) pass(b *data.Batch, train bool) (*lossPass, error) {
 // gradients adds the gradients of a global batch to the (zeroed) chunks and its
 // loss to l.loss.
 func (l *language) gradients(step *data.Step) error {
-	l.model.Store.ZeroGrads()
+	l.learner.zero()
 	l.dev.Ops().Zero(l.loss)
 	tensor.SetFloat64(l.scale, []float64{1 / float64(max(step.Trained, 1))})
 	l.balance.begin(step.Tokens)
+	if len(step.Micro) > 1 && l.model.Store.Gradients() != nil {
+		panic(fmt.Sprintf("train: a step of %d micro-batches, and gradients that hold one", len(step.Micro)))
+	}
 	for i := range step.Micro {
 		p, err := l.pass(&step.Micro[i], true)
 		if err != nil {
@@ -135,21 +138,26 @@ func (l *language) step(_ context.Context, step int) (stepResult, error) {
 	return l.update(step, &l.batch)
 }
 
-// update makes one optimizer step on a batch.
+// update makes one optimizer step on a batch; its result is read later.
 func (l *language) update(step int, batch *data.Step) (stepResult, error) {
 	if err := l.gradients(batch); err != nil {
 		return stepResult{}, err
 	}
 	l.learner.begin(step)
 	l.learner.update(l.loss)
-	if err := l.dev.Sync(); err != nil {
-		return stepResult{}, err
-	}
-	loss := tensor.GetFloat64(l.loss)
-	r := stepResult{loss: loss[0] / math.Max(loss[1], 1), lr: l.learner.lr(), tokens: batch.Tokens, epoch: l.loader.Epoch(),
-		metrics: l.balance.report(nil)}
-	r.gradNorm, r.skipped = l.learner.finish()
-	return r, nil
+	loss, outcome, report := tensor.GetFloat64Later(l.loss), l.learner.outcome(), l.balance.report()
+	return stepResult{lr: l.learner.lr(), tokens: batch.Tokens, epoch: l.loader.Epoch(), finish: func(r *stepResult) error {
+		sums, err := loss()
+		if err != nil {
+			return err
+		}
+		r.loss = sums[0] / math.Max(sums[1], 1)
+		if r.metrics, err = report(nil); err != nil {
+			return err
+		}
+		r.gradNorm, r.skipped, err = outcome()
+		return err
+	}}, nil
 }
 
 // heldOutLoss is the cross-entropy on held-out tokens.

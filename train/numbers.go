@@ -24,7 +24,8 @@ func checkDevice(name, dtype, state string) error {
 }
 
 // numbers gives options of a trained model the types that the recipe asks for on a
-// device. once tells whether every step is a single micro-batch.
+// device. once tells whether every step is a single micro-batch, whose backward pass can
+// make the gradients in the arena.
 func numbers(opt *model.Options, dev tensor.Device, gradients, state string, once bool) error {
 	float := dev.Float()
 	switch {
@@ -33,7 +34,7 @@ func numbers(opt *model.Options, dev tensor.Device, gradients, state string, onc
 	case state == "bf16" && float != tensor.BF16:
 		return fmt.Errorf("optimizer.state bf16 needs train.dtype bf16; %s computes in %v", dev.Name(), float)
 	}
-	opt.Grad, opt.State = float.Wide(), float.Wide()
+	opt.Grad, opt.State, opt.GradsInArena = float.Wide(), float.Wide(), once
 	if gradients == "bf16" || gradients == "auto" && once {
 		opt.Grad = float
 	}

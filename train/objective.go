@@ -22,7 +22,8 @@ type objective interface {
 	// describe fills in what run.json says of the models and returns a line for the start of the run.
 	describe(info *runs.Info) string
 
-	// step makes one optimizer step, the number of steps before it being step.
+	// step makes one optimizer step, the number of steps before it being step. What a
+	// device that computes beside the host hasn't measured yet is left to the result's finish.
 	step(ctx context.Context, step int) (stepResult, error)
 	// evaluate measures the present weights on held-out rows. Its error is ctx's
 	// where ctx ended before that was done; then it is as if it hadn't been called.
@@ -85,6 +86,19 @@ type stepResult struct {
 	metrics map[string]float64
 	// ended, if not empty, says why the run ends here, before this step: no update was made.
 	ended string
+	// finish, if not nil, waits for the step, and no longer, and fills in loss, gradNorm,
+	// skipped and metrics.
+	finish func(*stepResult) error
+}
+
+// done is the result of a step that has been waited for.
+func (r stepResult) done() (stepResult, error) {
+	if r.finish == nil {
+		return r, nil
+	}
+	err := r.finish(&r)
+	r.finish = nil
+	return r, err
 }
 
 // evaluation is what was measured on held-out rows.

@@ -18,13 +18,13 @@ type scorePass struct {
 	seed   tensor.Tensor // [T, 1], training: the loss's derivative by scores
 }
 
-func newScorePass(m *model.Model, arena *autograd.Arena, s shape, recompute bool, x *balance) (*scorePass, error) {
+func newScorePass(m *model.Model, arena *autograd.Arena, s shape, recompute string, x *balance) (*scorePass, error) {
 	in, err := newPacked(m.Device(), s)
 	if err != nil {
 		return nil, err
 	}
 	p := &scorePass{packed: in}
-	opt := autograd.Options{Train: s.train}
+	opt := in.options(m, recompute)
 	if s.train {
 		if p.seed, err = in.alloc(m.Device(), m.Device().Float().Wide(), s.tokens, 1); err != nil {
 			p.free()
@@ -64,7 +64,7 @@ type logProbPass struct {
 	seedLogProbs, seedEntro tensor.Tensor // [T], training
 }
 
-func newLogProbPass(m *model.Model, arena *autograd.Arena, s shape, recompute bool, temperature float64, entropy bool) (*logProbPass, error) {
+func newLogProbPass(m *model.Model, arena *autograd.Arena, s shape, recompute string, temperature float64, entropy bool) (*logProbPass, error) {
 	in, err := newPacked(m.Device(), s)
 	if err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func newLogProbPass(m *model.Model, arena *autograd.Arena, s shape, recompute bo
 			return nil, err
 		}
 	}
-	opt := autograd.Options{Train: s.train}
+	opt := in.options(m, recompute)
 	tape := autograd.NewTape(m.Device())
 	h, err := p.hidden(m, tape, recompute, nil)
 	if err == nil {

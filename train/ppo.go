@@ -346,6 +346,8 @@ func (p *ppo) newEngine() error {
 
 func (p *ppo) close() {
 	p.passes.free()
+	p.actorLearner.free()
+	p.criticLearner.free()
 	if p.engine != nil {
 		p.engine.Close()
 	}
@@ -462,7 +464,8 @@ func (p *ppo) restore(dir string, state json.RawMessage) error {
 		}
 	}
 	p.kl.Coef = s.KLCoef
-	p.actorLearner.updates, p.criticLearner.updates = s.ActorUpdates, s.CriticUpdates
+	p.actorLearner.resume(s.ActorUpdates)
+	p.criticLearner.resume(s.CriticUpdates)
 	p.state = s
 	return nil
 }

@@ -103,8 +103,8 @@ func (p *ppo) gradients(list []int, acts bool) (l updateLosses, err error) {
 		n += p.rollout.answers[i].length()
 		l.tokens += len(p.rollout.answers[i].ids)
 	}
-	p.actor.Store.ZeroGrads()
-	p.critic.Store.ZeroGrads()
+	p.actorLearner.zero()
+	p.criticLearner.zero()
 	err = p.eachMicro(p.rollout, list, func(list []int, b *data.Batch) error {
 		if acts {
 			s, h, k, err := p.policyGradient(list, b, n)
@@ -252,15 +252,17 @@ func (p *ppo) learn(step int, acts bool, out *stepResult) error {
 	} else {
 		p.criticLearner.update(tensor.Tensor{})
 	}
-	if err := p.dev.Sync(); err != nil {
+	norm, skipped, err := p.criticLearner.outcome()()
+	if err != nil {
 		return err
 	}
-	norm, skipped := p.criticLearner.finish()
 	out.lr, out.gradNorm, out.skipped = p.criticLearner.lr(), norm, skipped
 	out.metrics["ppo/critic_grad_norm"] = norm
 	if acts {
 		out.lr = p.actorLearner.lr()
-		out.gradNorm, _ = p.actorLearner.finish()
+		if out.gradNorm, _, err = p.actorLearner.outcome()(); err != nil {
+			return err
+		}
 	}
 	if acts && !skipped && p.average != nil {
 		return p.average.Average(p.actor.Store, p.rec.PPO.EMA)

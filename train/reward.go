@@ -118,7 +118,7 @@ func (r *reward) forward(b *data.Batch, train bool) (*scorePass, error) {
 
 // gradients adds the gradients of a step's rankings to the (zeroed) chunks.
 func (r *reward) gradients(step *data.Step) (stats RankingStats, err error) {
-	r.model.Store.ZeroGrads()
+	r.learner.zero()
 	r.balance.begin(step.Tokens)
 	for i := range step.Micro {
 		b := &step.Micro[i]
@@ -146,13 +146,15 @@ func (r *reward) step(_ context.Context, step int) (stepResult, error) {
 	}
 	r.learner.begin(step)
 	r.learner.update(tensor.Tensor{})
-	if err := r.dev.Sync(); err != nil {
-		return stepResult{}, err
-	}
-	out := stepResult{loss: stats.Loss, lr: r.learner.lr(), tokens: r.batch.Tokens, epoch: r.loader.Epoch(),
-		metrics: r.balance.report(map[string]float64{"reward/accuracy": stats.Accuracy, "reward/margin": stats.Margin()})}
-	out.gradNorm, out.skipped = r.learner.finish()
-	return out, nil
+	outcome, report := r.learner.outcome(), r.balance.report()
+	return stepResult{loss: stats.Loss, lr: r.learner.lr(), tokens: r.batch.Tokens, epoch: r.loader.Epoch(), finish: func(out *stepResult) error {
+		var err error
+		if out.metrics, err = report(map[string]float64{"reward/accuracy": stats.Accuracy, "reward/margin": stats.Margin()}); err != nil {
+			return err
+		}
+		out.gradNorm, out.skipped, err = outcome()
+		return err
+	}}, nil
 }
 
 // loss is that of the micro-batch whose scores were read, n being the rankings of

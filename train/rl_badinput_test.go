@@ -124,7 +124,7 @@ func TestPPORefusesSettings(t *testing.T) {
 		"warm-up of the whole run":    {[]string{"ppo.critic_warmup=4"}, []string{"ppo.critic_warmup 4", "4 rollouts"}},
 		"everything frozen":           {[]string{"model.freeze=['*']"}, []string{"model.freeze"}},
 		"freezes nothing":             {[]string{"model.freeze=[modle.x]"}, []string{"model.freeze", "modle.x"}},
-		"device":                      {[]string{"device=cuda:0"}, []string{"device", "cuda:0"}},
+		"device":                      {[]string{"device=cuda:99"}, []string{"device", "cuda:99"}},
 		"format":                      {[]string{"data.prompts=[{files: [x.jsonl], format: alpaka}]"}, []string{"alpaka"}},
 		"sample prompt too long":      {[]string{"samples.prompts=['" + strings.Repeat("cat ", 90) + "']"}, []string{"samples.prompts", "64"}},
 		"warm-up too long":            {[]string{"train.warmup=1000"}, []string{"warm"}},

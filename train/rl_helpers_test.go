@@ -213,6 +213,9 @@ func mustGather(t testing.TB, p *ppo) *experience {
 func mustStep(t testing.TB, o objective, step int) stepResult {
 	t.Helper()
 	r, err := o.step(t.Context(), step)
+	if err == nil {
+		r, err = r.done()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func (o *onRows) restore(dir string, state json.RawMessage) error {
 	if err := o.readWeights(dir); err != nil {
 		return err
 	}
-	o.learner.updates = s.Updates
+	o.learner.resume(s.Updates)
 	return o.loader.Restore(s.Loader)
 }
 
@@ -59,6 +59,7 @@ func (o *onRows) badTensor() string {
 func (o *onRows) bytes() int { return o.model.Store.Bytes() + o.arena.Size() }
 
 func (o *onRows) close() {
+	o.learner.free()
 	o.free()
 	if o.model != nil {
 		o.model.Free()

@@ -33,6 +33,9 @@ type Trainer struct {
 	progress  *runs.Progress
 
 	steps   int
+	ahead   bool    // steps are enqueued before those ahead of them are read
+	unread  *unread // the last step, where its result hasn't been read yet
+	settled float64 // seconds when a step was last read
 	state   position
 	pending map[string]float64 // metrics of the present step
 
@@ -59,6 +62,12 @@ type position struct {
 	Objective json.RawMessage `json:"objective"`
 }
 
+// unread is a step that was enqueued.
+type unread struct {
+	result stepResult
+	begin  float64 // seconds
+}
+
 // ErrInterrupted is what Run returns when its context ended; the run was saved.
 var ErrInterrupted = errors.New("interrupted")
 
@@ -66,6 +75,8 @@ var ErrInterrupted = errors.New("interrupted")
 func (t *Trainer) prepare() error {
 	t.pending = map[string]float64{}
 	t.state = position{Best: math.Inf(1), EvalStep: -1}
+	dev := t.objective.common().dev
+	_, t.ahead = dev.(tensor.Reader)
 	var err error
 	t.steps, err = t.objective.prepare()
 	return err
@@ -85,6 +96,14 @@ func (t *Trainer) evalEvery() int {
 	return max(1, (t.steps+9)/10)
 }
 
+// saveEvery is the number of steps between checkpoints.
+func (t *Trainer) saveEvery() int {
+	if t.course.checkpoint.Every > 0 {
+		return t.course.checkpoint.Every
+	}
+	return t.evalEvery()
+}
+
 // wantsBest tells whether the best weights, rather than the last, are the result.
 func (t *Trainer) wantsBest() bool {
 	return t.course.checkpoint.Export == "best" || t.course.checkpoint.Export == "auto" && t.course.eval.Patience > 0
@@ -92,6 +111,9 @@ func (t *Trainer) wantsBest() bool {
 
 // Run trains to the end, from wherever the run stands. When ctx ends, it saves a
 // checkpoint at the next step's end and returns ErrInterrupted.
+//
+// Where the device computes beside the host, a step is enqueued before the one ahead of it
+// has been read, so that the device never waits, unless something is to be done between the two.
 func (t *Trainer) Run(ctx context.Context) error {
 	clock := newStopwatch(t.state.Seconds)
 	saved := t.state.Step // a resumed run stands at its checkpoint
@@ -105,36 +127,49 @@ func (t *Trainer) Run(ctx context.Context) error {
 	// Each turn first does what follows the last step, so that a run that was
 	// interrupted in between goes on with just that.
 	for {
-		if t.evalDue() {
-			err := t.evaluateAndReport(ctx, clock)
-			if err != nil && ctx.Err() != nil {
+		if ctx.Err() != nil {
+			if err := t.settle(clock); err != nil {
+				return err
+			}
+		}
+		if t.unread == nil {
+			if t.evalDue() {
+				err := t.evaluateAndReport(ctx, clock)
+				if err != nil && ctx.Err() != nil {
+					return t.interrupt(clock, saved)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			if err := t.flush(); err != nil {
+				return err
+			}
+			if t.over != "" {
+				return t.endEarly(ctx, t.over)
+			}
+			stop := t.state.Step >= t.steps || t.outOfPatience()
+			if t.state.Step > 0 && t.state.Step != saved && (stop || t.saveDue()) {
+				if err := t.save(); err != nil {
+					return err
+				}
+				saved = t.state.Step
+			}
+			if stop {
+				return t.finish(ctx)
+			}
+			if ctx.Err() != nil {
 				return t.interrupt(clock, saved)
 			}
-			if err != nil {
-				return err
-			}
 		}
-		if err := t.flush(); err != nil {
+		step, begin := t.state.Step, clock.seconds()
+		if t.unread != nil {
+			step++
+		}
+		r, err := t.objective.step(ctx, step)
+		if err := errors.Join(t.settle(clock), t.flush()); err != nil {
 			return err
 		}
-		if t.over != "" {
-			return t.endEarly(ctx, t.over)
-		}
-		stop := t.state.Step >= t.steps || t.outOfPatience()
-		if t.state.Step > 0 && t.state.Step != saved && (stop || t.saveDue()) {
-			if err := t.save(); err != nil {
-				return err
-			}
-			saved = t.state.Step
-		}
-		if stop {
-			return t.finish(ctx)
-		}
-		if ctx.Err() != nil {
-			return t.interrupt(clock, saved)
-		}
-		begin := clock.seconds()
-		r, err := t.objective.step(ctx, t.state.Step)
 		if err != nil && ctx.Err() != nil {
 			return t.interrupt(clock, saved)
 		}
@@ -144,14 +179,40 @@ func (t *Trainer) Run(ctx context.Context) error {
 		if r.ended != "" {
 			return t.endEarly(ctx, r.ended)
 		}
-		t.count(r)
-		t.state.Seconds = clock.seconds()
-		t.noteStep(r, t.state.Seconds-begin)
-		if t.state.Skips >= t.course.maxSkips {
-			return errors.Join(fmt.Errorf("%d steps in a row had a loss or gradients that are not finite, first in %s; lower train.lr (now %g) or look at the data",
-				t.state.Skips, t.objective.badTensor(), t.course.lr), t.flush())
+		t.unread = &unread{r, begin}
+		if !t.ahead || r.finish == nil || t.followed(step+1) {
+			if err := t.settle(clock); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// followed tells whether something is to be done after a step before the next begins.
+func (t *Trainer) followed(step int) bool {
+	return step >= t.steps || step%t.evalEvery() == 0 || step%t.saveEvery() == 0
+}
+
+// settle waits for the step that hasn't been read, if there is one, and counts it.
+func (t *Trainer) settle(clock *stopwatch) error {
+	u := t.unread
+	if u == nil {
+		return nil
+	}
+	t.unread = nil
+	r, err := u.result.done()
+	if err != nil {
+		return err
+	}
+	t.count(r)
+	t.state.Seconds = clock.seconds()
+	t.noteStep(r, t.state.Seconds-max(u.begin, t.settled))
+	t.settled = t.state.Seconds
+	if t.state.Skips >= t.course.maxSkips {
+		return errors.Join(fmt.Errorf("%d steps in a row had a loss or gradients that are not finite, first in %s; lower train.lr (now %g) or look at the data",
+			t.state.Skips, t.objective.badTensor(), t.course.lr), t.flush())
+	}
+	return nil
 }
 
 // count moves the position on by a step.
@@ -184,11 +245,7 @@ func (t *Trainer) outOfPatience() bool {
 
 // saveDue tells whether the present step's checkpoint is wanted.
 func (t *Trainer) saveDue() bool {
-	every := t.course.checkpoint.Every
-	if every == 0 {
-		every = t.evalEvery()
-	}
-	return t.state.Step%every == 0 || (t.wantsBest() || t.course.keepBest) && t.state.BestStep == t.state.Step
+	return t.state.Step%t.saveEvery() == 0 || (t.wantsBest() || t.course.keepBest) && t.state.BestStep == t.state.Step
 }
 
 // interrupt saves what has been done. Metrics of a step whose evaluation was cut
