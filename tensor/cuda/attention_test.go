@@ -24,6 +24,9 @@ func TestAttention(t *testing.T) {
 					if variant >= 2 {
 						shape.SoftCap, shape.ALiBi = 1.5, true
 					}
+					if !onGPU() && thin > 1 && (headDim/8+i+variant)%2 == 1 {
+						continue
+					}
 					if float == tensor.F32 && headDim%33 != 0 || i == 1 && (headDim > 128 || variant == 1 || variant == 2) || i == 2 && variant == 0 {
 						continue // less to wait for
 					}

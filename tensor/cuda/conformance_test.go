@@ -32,12 +32,21 @@ func open(t testing.TB, opt Options) *Device {
 	return d
 }
 
+// TestConformance runs the whole suite on a GPU and, with the tag long, on the emulator;
+// else a part of it there.
 func TestConformance(t *testing.T) {
+	options := conformance.Options{}
+	if !onGPU() && thin > 1 {
+		options.Every = thin
+		if testing.Short() {
+			options.Every = 4 * thin
+		}
+	}
 	for _, float := range []tensor.Dtype{tensor.F32, tensor.BF16} {
 		t.Run(float.String(), func(t *testing.T) {
 			d := open(t, Options{Float: float})
 			defer d.Close()
-			conformance.Run(t, func() tensor.Device { return d })
+			conformance.RunWith(t, func() tensor.Device { return d }, options)
 		})
 	}
 }

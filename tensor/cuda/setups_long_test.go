@@ -1,5 +1,0 @@
-//go:build long
-
-package cuda
-
-const setUps = 1000

@@ -1,0 +1,8 @@
+//go:build long
+
+package cuda
+
+const (
+	setUps = 1000
+	thin   = 1
+)
