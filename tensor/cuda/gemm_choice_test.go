@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -193,99 +194,154 @@ func TestGEMMChoiceOnGPU(t *testing.T) {
 	if !onGPU() {
 		t.Skip("set " + testGPU + " to time products on a GPU")
 	}
-	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	timeAll(t)
 	d := open(t, Options{Float: tensor.BF16, Fast: true})
 	defer d.Close()
-	old := raceLeast
-	raceLeast = 0
-	t.Cleanup(func() { raceLeast = old })
-	type shape struct {
-		name                 string
-		tokens, hidden, mlp  int
-		qkv, up, vocab, head int
+	for _, s := range []stepShape{
+		{"125m", 16384, 768, 3072, 2304, 3072, 50304, 12, true},
+		{"1.1b", 16384, 2048, 5632, 2560, 11264, 32000, 22, false},
+		{"7b", 8192, 4096, 11008, 12288, 22016, 32000, 32, false},
+	} {
+		printChoices(t, d, s)
 	}
-	block, buf, err := tensor.New(d, tensor.BF16, 1<<24)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer buf.Free()
-	values := make([]float64, block.Len())
-	p := newPairs(t, d)
-	for i := range values {
-		values[i] = p.rng.NormFloat64()
-	}
-	tensor.SetFloat64(block, values)
-	// Rows of logits and of their gradients are padded as openProjection does.
-	matrix := func(typ tensor.Dtype, rows, cols int) (tensor.Tensor, func()) {
-		stride := cols
-		if cols%8 != 0 {
-			stride = ceilDiv(cols, 8) * 8
-			if typ == tensor.BF16 {
-				stride *= 2
+}
+
+// stepShape is the products of a training step: tokens, and columns of the activations.
+type stepShape struct {
+	name                   string
+	tokens, hidden, mlp    int
+	qkv, up, vocab, layers int
+	biased                 bool // with GELU, as GPT-2
+}
+
+// printChoices times the products of a step. Those of float32 gradients don't count in the sum.
+func printChoices(t *testing.T, d *Device, s stepShape) {
+	block := filledBlock(t, d)
+	var first, best float64
+	product := func(what string, typ tensor.Dtype, rows, cols, k int, m tensor.Matmul, times int) {
+		var buffers []*tensor.Buffer
+		matrix := func(typ tensor.Dtype, rows, cols int) tensor.Tensor {
+			x, buf, err := tensor.New(d, typ, rows*cols)
+			if err != nil {
+				t.Fatal(err)
 			}
+			buffers = append(buffers, buf)
+			for at := 0; at < x.Len(); at += block.Len() {
+				n := min(block.Len(), x.Len()-at)
+				d.Ops().Copy(x.Slice(at, n), block.Slice(0, n))
+			}
+			x.Shape, x.Stride = []int{rows, cols}, cols
+			return x
 		}
-		x, buf, err := tensor.New(d, typ, rows*stride)
-		if err != nil {
-			t.Fatal(err)
+		m.C, m.A, m.B = matrix(typ, rows, cols), matrix(tensor.BF16, rows, k), matrix(tensor.BF16, k, cols)
+		if m.TransA {
+			m.A.Shape, m.A.Stride = []int{k, rows}, rows
 		}
-		for at := 0; at < x.Len(); at += block.Len() {
-			n := min(block.Len(), x.Len()-at)
-			d.Ops().Copy(x.Slice(at, n), block.Slice(0, n))
+		if m.TransB {
+			m.B.Shape, m.B.Stride = []int{cols, k}, k
 		}
-		x.Shape, x.Stride = []int{rows, cols}, stride
-		return x, func() { buf.Free() }
-	}
-	var total, totalFirst float64
-	product := func(what string, typ tensor.Dtype, rows, cols, k int, transA, transB bool, beta float32, times int) {
-		ar, ac, br, bc := rows, k, k, cols
-		if transA {
-			ar, ac = ac, ar
+		vector := func(n int) tensor.Tensor {
+			x := matrix(typ, 1, n)
+			x.Shape = []int{n}
+			return x
 		}
-		if transB {
-			br, bc = bc, br
+		if s.biased && m.TransB && typ == tensor.BF16 {
+			m.Bias = vector(cols)
 		}
-		a, freeA := matrix(tensor.BF16, ar, ac)
-		b, freeB := matrix(tensor.BF16, br, bc)
-		c, freeC := matrix(typ, rows, cols)
-		defer func() { freeA(); freeB(); freeC() }()
+		if s.biased && m.TransA {
+			m.DBias = vector(rows)
+		}
+		if m.Fused != tensor.Unfused {
+			m.Pre = matrix(typ, rows, cols)
+		}
 		d.blas.racing = 0
-		d.Ops().Matmul(tensor.Matmul{C: c, A: a, B: b, TransA: transA, TransB: transB, Beta: beta})
+		d.Ops().Matmul(m)
 		if err := d.Sync(); err != nil {
-			t.Fatal(err)
+			t.Fatalf("%s: %v", what, err)
 		}
+		flops := 2 * float64(rows) * float64(cols) * float64(k) / 1e6
 		for key, plan := range d.blas.plans {
-			if plan.chosen.First > 0 {
-				flops := 2 * float64(rows) * float64(cols) * float64(k) / 1e6
-				first, best := plan.chosen.First, plan.chosen.Micros
-				total, totalFirst = total+float64(times)*best, totalFirst+float64(times)*first
-				fmt.Printf("%-16s %-58s first %6.1f, best %6.1f TFLOP/s (candidate %d): %8.1f µs of %8.1f, %d a step, timed in %.0f ms\n", what,
-					strings.SplitN(key.String(), ", strides", 2)[0], flops/first, flops/best, plan.chosen.Candidate, best, first, times, d.blas.racing)
+			c := plan.chosen
+			line := fmt.Sprintf("%-14s %-40s", what, key.label())
+			if c.Micros > 0 {
+				line += fmt.Sprintf(" %8.1f µs, %6.1f TFLOP/s; first %6.1f; candidate %d", c.Micros, flops/c.Micros, flops/c.First, c.Candidate)
+			} else {
+				line += fmt.Sprintf(" not timed, refused %v", plan.refused)
+			}
+			if c.ApartMicros > 0 {
+				line += fmt.Sprintf("; apart %8.1f µs", c.ApartMicros)
+			}
+			fmt.Println(line)
+			if m.Plain() || key.dBias || key.fused != tensor.Unfused {
+				took := c.Micros
+				if c.Apart {
+					took = c.ApartMicros
+				}
+				best, first = best+float64(times)*took, first+float64(times)*c.First
 			}
 			plan.free(&d.blas)
 			delete(d.blas.plans, key)
 		}
-	}
-	for _, s := range []shape{
-		{"125m", 16384, 768, 3072, 2304, 3072, 50257, 12},
-		{"1.1b", 16384, 2048, 5632, 2560, 11264, 32000, 22},
-		{"7b", 8192, 4096, 11008, 12288, 22016, 32000, 32},
-	} {
-		total, totalFirst = 0, 0
-		for _, l := range []struct {
-			name    string
-			out, in int
-		}{{"qkv", s.qkv, s.hidden}, {"o", s.hidden, s.hidden}, {"up", s.up, s.hidden}, {"down", s.hidden, s.mlp}} {
-			product(s.name+" "+l.name, tensor.BF16, s.tokens, l.out, l.in, false, true, 0, s.head)
-			product(s.name+" d"+l.name, tensor.BF16, s.tokens, l.in, l.out, false, false, 0, s.head)
-			product(s.name+" dW "+l.name, tensor.BF16, l.out, l.in, s.tokens, true, false, 1, s.head)
-			product(s.name+" dW "+l.name, tensor.F32, l.out, l.in, s.tokens, true, false, 1, 0)
+		for _, b := range buffers {
+			b.Free()
 		}
-		rows := min(s.tokens, logitsBytes/(s.vocab*4)/chunkStep*chunkStep)
-		product(s.name+" logits", tensor.F32, rows, s.vocab, s.hidden, false, true, 0, s.tokens/rows)
-		product(s.name+" dX head", tensor.BF16, rows, s.hidden, s.vocab, false, false, 0, s.tokens/rows)
-		product(s.name+" dW head", tensor.BF16, s.vocab, s.hidden, rows, true, false, 1, s.tokens/rows)
-		product(s.name+" dW head", tensor.F32, s.vocab, s.hidden, rows, true, false, 1, 0)
-		fmt.Printf("%s: a step's products take %.2f ms by the heuristic's first, %.2f ms by the fastest\n", s.name, totalFirst/1000, total/1000)
+	}
+	dW := tensor.Matmul{TransA: true, Beta: 1}
+	for _, l := range []struct {
+		name    string
+		out, in int
+	}{{"qkv", s.qkv, s.hidden}, {"o", s.hidden, s.hidden}, {"up", s.up, s.hidden}, {"down", s.hidden, s.mlp}} {
+		forward, dX := tensor.Matmul{TransB: true}, tensor.Matmul{}
+		if s.biased && l.name == "up" {
+			forward.Fused = tensor.GELUForward
+		}
+		if s.biased && l.name == "down" {
+			dX.Fused = tensor.GELUBackward
+		}
+		product(s.name+" "+l.name, tensor.BF16, s.tokens, l.out, l.in, forward, s.layers)
+		product(s.name+" dX "+l.name, tensor.BF16, s.tokens, l.in, l.out, dX, s.layers)
+		product(s.name+" dW "+l.name, tensor.BF16, l.out, l.in, s.tokens, dW, s.layers)
+		product(s.name+" dW "+l.name, tensor.F32, l.out, l.in, s.tokens, dW, 0)
+	}
+	s.biased = false
+	rows := min(max(logitsBytes/(s.vocab*4)/chunkStep, 1)*chunkStep, s.tokens)
+	chunks := ceilDiv(s.tokens, rows)
+	product(s.name+" logits", tensor.F32, rows, s.vocab, s.hidden, tensor.Matmul{TransB: true}, chunks)
+	product(s.name+" dX head", tensor.BF16, rows, s.hidden, s.vocab, tensor.Matmul{}, chunks)
+	product(s.name+" dW head", tensor.BF16, s.vocab, s.hidden, rows, dW, chunks)
+	product(s.name+" dW head", tensor.F32, s.vocab, s.hidden, rows, dW, 0)
+	fmt.Printf("%s: a step's products take %.2f ms by the heuristic's first, %.2f ms by the fastest\n", s.name, first/1000, best/1000)
+}
+
+// filledBlock is normally distributed numbers on the device.
+func filledBlock(t *testing.T, d *Device) tensor.Tensor {
+	t.Helper()
+	block, buf, err := tensor.New(d, tensor.F32, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(buf.Free)
+	values := make([]float64, block.Len())
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range values {
+		values[i] = random.NormFloat64()
+	}
+	tensor.SetFloat64(block, values)
+	return block
+}
+
+// TestPrintedChoices runs on the emulator what TestGEMMChoiceOnGPU does, with small shapes.
+func TestPrintedChoices(t *testing.T) {
+	if onGPU() {
+		t.Skip("the large shapes run")
+	}
+	timeAll(t)
+	d := open(t, Options{Float: tensor.BF16, Fast: true})
+	defer d.Close()
+	printChoices(t, d, stepShape{"small", 64, 16, 32, 48, 32, 128, 2, true})
+	// Twenty products, ten of which have something beside them and are timed without it too.
+	if d.blas.raced != 30 {
+		t.Errorf("%d products timed, expected 30", d.blas.raced)
 	}
 }
 
