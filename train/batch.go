@@ -23,6 +23,7 @@ func roundUp(n, to int) int { return (n + to - 1) / to * to }
 // shape is what a program is compiled for.
 type shape struct {
 	tokens, sequences, longest int
+	dense                      bool // every sequence has longest tokens
 	train                      bool
 }
 
@@ -35,28 +36,39 @@ type packed struct {
 	prog                            *compiled
 	ids, positions, targets, starts tensor.Tensor
 	live                            tensor.Tensor // [1]: tokens before the filler
+	all                             tensor.Tensor // the five, which one copy fills
+	host                            []int32
 	buffers                         []*tensor.Buffer
-	host                            [3][]int32
-	hostStarts                      []int32
-	hostLive                        [1]int32
 }
 
 func newPacked(dev tensor.Device, s shape) (*packed, error) {
-	p := &packed{shape: s, hostStarts: make([]int32, s.sequences+1)}
-	for i := range p.host {
-		p.host[i] = make([]int32, s.tokens)
-	}
-	for _, x := range []struct {
+	p := &packed{shape: s}
+	const align = tensor.Align / 4
+	total := 0
+	parts := []struct {
 		dst *tensor.Tensor
 		n   int
-	}{{&p.ids, s.tokens}, {&p.positions, s.tokens}, {&p.targets, s.tokens}, {&p.starts, s.sequences + 1}, {&p.live, 1}} {
-		var err error
-		if *x.dst, err = p.alloc(dev, tensor.I32, x.n); err != nil {
-			p.free()
-			return nil, err
-		}
+	}{{&p.ids, s.tokens}, {&p.positions, s.tokens}, {&p.targets, s.tokens}, {&p.starts, s.sequences + 1}, {&p.live, 1}}
+	for _, x := range parts {
+		total += roundUp(x.n, align)
 	}
+	var err error
+	if p.all, err = p.alloc(dev, tensor.I32, total); err != nil {
+		return nil, err
+	}
+	at := 0
+	for _, x := range parts {
+		*x.dst = p.all.Slice(at, x.n)
+		at += roundUp(x.n, align)
+	}
+	p.host = make([]int32, total)
 	return p, nil
+}
+
+// of is where the host keeps what is copied to one of the inputs.
+func (p *packed) of(x tensor.Tensor) []int32 {
+	at := int(x.Addr-p.all.Addr) / 4
+	return p.host[at : at+x.Len()]
 }
 
 // alloc makes a tensor that lives as long as the inputs.
@@ -83,7 +95,7 @@ func (p *packed) free() {
 // balance if there is one.
 func (p *packed) hidden(m *model.Model, tape *autograd.Tape, recompute string, x *balance) (*autograd.Var, error) {
 	in := model.Inputs{IDs: tape.Input("ids", p.ids), Positions: tape.Input("positions", p.positions),
-		Starts: tape.Input("starts", p.starts), Longest: p.longest, Checkpoint: recompute == "full" && p.train}
+		Starts: tape.Input("starts", p.starts), Longest: p.longest, Dense: p.dense, Checkpoint: recompute == "full" && p.train}
 	if p.train {
 		in.Router = x.record(tape, p.live)
 	}
@@ -123,31 +135,27 @@ func newLossPass(m *model.Model, arena *autograd.Arena, s shape, recompute strin
 // load copies a micro-batch to the device. Its tail is filled with sequences of
 // at most longest tokens without targets.
 func (p *packed) load(b *data.Batch) {
-	ids, positions, targets := p.host[0], p.host[1], p.host[2]
+	ids, positions, targets, starts := p.of(p.ids), p.of(p.positions), p.of(p.targets), p.of(p.starts)
 	n := copy(ids, b.IDs[:b.Tokens])
 	copy(positions, b.Positions[:n])
 	copy(targets, b.Targets[:n])
-	s := copy(p.hostStarts, b.Starts[:b.Rows])
+	s := copy(starts, b.Starts[:b.Rows])
 	if n < p.tokens {
-		p.hostStarts[s] = int32(n)
+		starts[s] = int32(n)
 		s++
 	}
 	for i := n; i < p.tokens; i++ {
 		ids[i], positions[i], targets[i] = 0, int32((i-n)%p.longest), -100
 		if (i-n)%p.longest == 0 && i > n {
-			p.hostStarts[s] = int32(i)
+			starts[s] = int32(i)
 			s++
 		}
 	}
-	for ; s < len(p.hostStarts); s++ {
-		p.hostStarts[s] = int32(p.tokens)
+	for ; s < len(starts); s++ {
+		starts[s] = int32(p.tokens)
 	}
-	tensor.SetInt32(p.ids, ids)
-	tensor.SetInt32(p.positions, positions)
-	tensor.SetInt32(p.targets, targets)
-	tensor.SetInt32(p.starts, p.hostStarts)
-	p.hostLive[0] = int32(n)
-	tensor.SetInt32(p.live, p.hostLive[:])
+	p.of(p.live)[0] = int32(n)
+	tensor.SetInt32(p.all, p.host)
 }
 
 // shapeOf is the shape that a micro-batch's real tokens are compiled for; the
@@ -157,6 +165,20 @@ func shapeOf(b *data.Batch, micro, longest int, train bool) shape {
 	filler := (s.tokens - b.Tokens + longest - 1) / longest
 	s.sequences = roundUp(b.Rows+filler, sequenceBucket)
 	return s
+}
+
+// windowsOf is the shape of a micro-batch whose sequences have n tokens each, as most
+// windows of a pretraining text do; ok is false for any other. Attention is faster on these.
+func windowsOf(b *data.Batch, n int, train bool) (s shape, ok bool) {
+	if n < 2 || b.Rows == 0 || b.Tokens != b.Rows*n {
+		return s, false
+	}
+	for i, at := range b.Starts[:b.Rows] {
+		if int(at) != i*n {
+			return s, false
+		}
+	}
+	return shape{tokens: b.Tokens, sequences: b.Rows, longest: n, dense: true, train: train}, true
 }
 
 // batchOf lays rows of tokens end to end; what row i says from token prompt[i] on is

@@ -96,6 +96,11 @@ func (l *language) close() {
 // pass finds or compiles the program for a micro-batch.
 func (l *language) pass(b *data.Batch, train bool) (*lossPass, error) {
 	s := shapeOf(b, l.rec.Train.MicroTokens, l.longest, train)
+	if !l.dev.Host() {
+		if w, ok := windowsOf(b, l.data.MaxLength(), train); ok {
+			s = w
+		}
+	}
 	if p := l.passes[s]; p != nil {
 		return p, nil
 	}
