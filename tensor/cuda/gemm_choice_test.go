@@ -45,6 +45,9 @@ func timeAll(t *testing.T) {
 	old := raceLeast
 	raceLeast = 0
 	t.Cleanup(func() { raceLeast = old })
+	if !onGPU() {
+		emulated(t) // built in the user's cache
+	}
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 }
 
