@@ -16,6 +16,7 @@ import (
 type benchCmd struct {
 	Gemm benchGemmCmd `cmd:"" help:"Time matrix products"`
 	Sft  benchSFTCmd  `cmd:"" help:"Time training steps of named model shapes"`
+	Same benchSameCmd `cmd:"" hidden:"" help:"Train on given batches, for a comparison of losses"`
 }
 
 type benchGemmCmd struct {
