@@ -10,6 +10,9 @@ import (
 	"github.com/ebitengine/purego"
 )
 
+// unsupported says why no library can be opened by this program.
+func unsupported() error { return nil }
+
 func openLibrary(path string) (uintptr, error) {
 	return purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL)
 }

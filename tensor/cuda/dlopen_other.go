@@ -7,12 +7,15 @@ import (
 	"runtime"
 )
 
-func openLibrary(string) (uintptr, error) {
+// unsupported says why no library can be opened by this program.
+func unsupported() error {
 	if runtime.GOOS == "linux" {
-		return 0, fmt.Errorf("this program was built without GPUs (the tag nocuda)")
+		return fmt.Errorf("this program was built without GPUs (the tag nocuda)")
 	}
-	return 0, fmt.Errorf("GPUs are not supported on %s by this version", runtime.GOOS)
+	return fmt.Errorf("GPUs are not supported on %s by this version", runtime.GOOS)
 }
+
+func openLibrary(string) (uintptr, error) { return 0, unsupported() }
 
 func symbol(uintptr, string) (uintptr, error) {
 	return 0, fmt.Errorf("no libraries on %s", runtime.GOOS)

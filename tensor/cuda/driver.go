@@ -79,6 +79,9 @@ const updateDriver = "update the NVIDIA driver to branch 550 (CUDA 12.4) or late
 
 var loadDriver = sync.OnceValue(func() error {
 	cu.Name = "cuda"
+	if cu.Err = unsupported(); cu.Err != nil {
+		return cu.Err
+	}
 	cu.find("libcuda.so.1", "libcuda.so")
 	if cu.Err != nil {
 		return fmt.Errorf("no NVIDIA driver: %w; install it, start a container with --gpus all, or name the file in RINGTAIL_LIBCUDA", cu.Err)
