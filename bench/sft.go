@@ -185,11 +185,14 @@ func (b *step) run(n int) timing {
 }
 
 // settings writes the step block of the n-th step.
-func (b *step) settings(n int, lr float64) {
+func (b *step) settings(n int, lr float64) { tensor.SetFloat64(b.block, stepSettings(n, lr)) }
+
+// stepSettings is the step block of the n-th step, counted from 1.
+func stepSettings(n int, lr float64) []float64 {
 	host := make([]float64, tensor.StepSize)
 	host[tensor.StepLR], host[tensor.StepOffset] = lr, float64(n)
 	host[tensor.StepBias1], host[tensor.StepBias2] = 1-math.Pow(0.9, float64(n)), 1-math.Pow(0.999, float64(n))
-	tensor.SetFloat64(b.block, host)
+	return host
 }
 
 // draw makes random tokens.

@@ -7,7 +7,6 @@ import (
 
 	"ringtail/model"
 	"ringtail/optim"
-	"ringtail/rng"
 	"ringtail/tensor"
 	"ringtail/tensor/cuda"
 )
@@ -73,21 +72,11 @@ func GPUSFT(dev tensor.Device, name string, opt SFTOptions, seconds float64) (*G
 	if err != nil {
 		return nil, err
 	}
-	block, buf, err := tensor.New(dev, dev.Float().Wide(), 1<<24)
-	if err != nil {
-		return nil, err
-	}
-	defer buf.Free()
-	values := make([]float32, block.Len())
-	rng.New(1, "bench", 0).FillNormal(values, 0, 1)
-	tensor.SetFloat32(block, values)
-	m, err := model.New(c, dev, model.Options{Train: true, Seed: 1, Block: block, Grad: opt.Grad, State: opt.State,
-		GradsInArena: !opt.GradsApart})
+	m, err := blankModel(c, dev, model.Options{Train: true, Seed: 1, Grad: opt.Grad, State: opt.State, GradsInArena: !opt.GradsApart})
 	if err != nil {
 		return nil, err
 	}
 	defer m.Free()
-	buf.Free()
 	if x, ok := dev.(meter); ok {
 		x.ResetPeak()
 	}

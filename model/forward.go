@@ -24,6 +24,9 @@ type Inputs struct {
 	// Checkpoint recomputes each layer in the backward pass instead of keeping
 	// its values.
 	Checkpoint bool
+	// Kept, with Checkpoint, is how many of the last layers keep their values after all: what
+	// memory is left spares their second forward pass.
+	Kept int
 	// Router adds the loss that keeps experts equally busy, where there are any.
 	Router *RouterLoss
 }
@@ -137,7 +140,7 @@ func (m *Model) Hidden(t *autograd.Tape, in Inputs) (*autograd.Var, error) {
 				return nil, err
 			}
 		}
-		if in.Checkpoint {
+		if in.Checkpoint && i < len(m.block)-in.Kept {
 			t.Checkpoint(func() {
 				p.layer(i, rope)
 				p.settle() // one value crosses to the next region, not two

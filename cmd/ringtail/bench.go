@@ -17,6 +17,8 @@ type benchCmd struct {
 	Gemm benchGemmCmd `cmd:"" help:"Time matrix products"`
 	Sft  benchSFTCmd  `cmd:"" help:"Time training steps of named model shapes"`
 	Same benchSameCmd `cmd:"" hidden:"" help:"Train on given batches, for a comparison of losses"`
+
+	Alpaca benchAlpacaCmd `cmd:"" help:"Time Alpaca's recipe on a GPU: packed updates of 128 examples of given lengths"`
 }
 
 type benchGemmCmd struct {
@@ -180,6 +182,35 @@ func (c *benchSFTCmd) onGPU(e *env) error {
 			if !c.JSON {
 				fmt.Fprintf(e.stdout, "%9.3f ms %5d x %s\n", k.Millis, k.Count, k.Name)
 			}
+		}
+	}
+	return nil
+}
+
+type benchAlpacaCmd struct {
+	Shape   []string `arg:"" optional:"" default:"7b" help:"Named LLaMA shapes"`
+	Lengths string   `required:"" placeholder:"FILE" help:"JSON list of examples' lengths in tokens"`
+	Updates int      `default:"16" help:"Updates of the list that are used, again and again"`
+	Device  string   `default:"cuda" placeholder:"cuda:N" help:"Device"`
+	Fast    bool     `default:"true" negatable:"" help:"Allow what gives other bytes on every run"`
+	Seconds float64  `default:"10" help:"Least time measured"`
+	JSON    bool     `help:"Print JSON, an object a line"`
+}
+
+func (c *benchAlpacaCmd) Run(e *env) error {
+	for _, name := range c.Shape {
+		dev, _, err := device.Open(c.Device, device.Options{Fast: c.Fast})
+		if err != nil {
+			return err
+		}
+		r, err := bench.Alpaca(dev, name, c.Lengths, c.Updates, c.Seconds)
+		device.Close(dev)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if err := show(e, c.JSON, r, "%s: %.0f real tokens/s (%d updates of %d examples, %.3f s each, %d layers keep their values, peak %.2f GiB)\n",
+			r.Model, r.RealTokPerS, r.Updates, r.Batch, r.StepS, r.KeptLayers, r.PeakGiB); err != nil {
+			return err
 		}
 	}
 	return nil
