@@ -404,3 +404,26 @@ func TestFusedProducts(t *testing.T) {
 		d.Close()
 	}
 }
+
+// TestTF32 checks that operands lose digits where that is allowed, and only there.
+func TestTF32(t *testing.T) {
+	for _, tf32 := range []bool{false, true} {
+		d := open(t, Options{Float: tensor.F32, TF32: tf32})
+		p := newPairs(t, d)
+		a, b, c := p.make(tensor.F32, 64, 256), p.make(tensor.F32, 32, 256), p.make(tensor.F32, 64, 32)
+		d.Ops().Matmul(tensor.Matmul{C: c.dev, A: a.dev, B: b.dev, TransB: true})
+		p.ref.Ops().Matmul(tensor.Matmul{C: c.ref, A: a.ref, B: b.ref, TransB: true})
+		if err := d.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		got, want, worst := tensor.GetFloat64(c.dev), tensor.GetFloat64(c.ref), 0.0
+		for i := range got {
+			worst = max(worst, math.Abs(got[i]-want[i]))
+		}
+		// Sums of 256 products, each off by 2^-11 of its size in either factor.
+		if least, most := 1e-3, 0.1; tf32 && (worst < least || worst > most) || !tf32 && worst > 1e-4 {
+			t.Errorf("TF32 %v: off by %g", tf32, worst)
+		}
+		d.Close()
+	}
+}
