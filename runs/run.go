@@ -35,6 +35,7 @@ import (
 const (
 	RecipeFile     = "recipe.yaml"
 	InfoFile       = "run.json"
+	AlgorithmsFile = "gemm.json" // of matrix products on a GPU
 	MetricsFile    = "metrics.jsonl"
 	SamplesFile    = "samples.jsonl"
 	ReportFile     = "report.html"

@@ -2,6 +2,7 @@ package train
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -77,7 +78,7 @@ func (t *Trainer) save() error {
 	if err := os.WriteFile(filepath.Join(d.Path(), stateFile), append(text, '\n'), 0o666); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
-	if err := t.run.Sync(); err != nil {
+	if err := errors.Join(t.keepAlgorithms(), t.run.Sync()); err != nil {
 		return err
 	}
 	if err := d.CommitReplace(); err != nil {

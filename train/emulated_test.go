@@ -99,6 +99,9 @@ func TestEmulatedSFT(t *testing.T) {
 					}
 				}
 			}
+			if err := loadAlgorithms(dev, whole); err != nil {
+				t.Error(err)
+			}
 			t.Logf("losses of the GPU and the CPU differ by %.2g at most; last %.4f", worst, got[20]["loss"])
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()

@@ -31,6 +31,9 @@ type Options struct {
 	Device tensor.Device
 	// GPUMemory is the most bytes that a GPU's tensors may take; 0: what it has.
 	GPUMemory int
+	// Like is the folder of a run whose algorithms of matrix products are taken again on a
+	// GPU: from the same recipe, the same bytes.
+	Like string
 }
 
 // Start trains by a recipe into a run folder, or goes on with a run that was
@@ -104,6 +107,10 @@ func newTrainer(ctx context.Context, rec Recipe, opt Options) (*Trainer, error) 
 		}
 		opened = dev
 	}
+	if err := likeRun(dev, opt); err != nil {
+		device.Close(opened)
+		return nil, err
+	}
 	t := &Trainer{opened: opened, objective: rec.objective(dev, opt.Objective), course: rec.course(), dir: opt.Dir}
 	t.objective.common().say = func(string, ...any) {}
 	t.note = note
@@ -139,6 +146,9 @@ func (t *Trainer) conduct(ctx context.Context, opt Options) error {
 		t.progress.Message("going on after step %d", t.state.Step)
 	}
 	err := t.Run(ctx)
+	if !device.Fault(err) {
+		err = errors.Join(err, t.keepAlgorithms())
+	}
 	info.Ended, info.Exported = time.Now().UTC().Truncate(time.Second), t.exported
 	switch {
 	case err == nil:

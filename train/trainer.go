@@ -39,6 +39,8 @@ type Trainer struct {
 	state   position
 	pending map[string]float64 // metrics of the present step
 
+	algorithms []byte // of matrix products, as they were last written
+
 	exported int    // the step whose weights are the result, if not the last
 	over     string // why the last evaluation ends the run, if it does
 	ended    string // why the run was ended early, if it was
@@ -208,6 +210,11 @@ func (t *Trainer) settle(clock *stopwatch) error {
 	t.state.Seconds = clock.seconds()
 	t.noteStep(r, t.state.Seconds-max(u.begin, t.settled))
 	t.settled = t.state.Seconds
+	if t.algorithms == nil { // of the first step made
+		if err := t.keepAlgorithms(); err != nil {
+			return err
+		}
+	}
 	if t.state.Skips >= t.course.maxSkips {
 		return errors.Join(fmt.Errorf("%d steps in a row had a loss or gradients that are not finite, first in %s; lower train.lr (now %g) or look at the data",
 			t.state.Skips, t.objective.badTensor(), t.course.lr), t.flush())

@@ -13,6 +13,8 @@ import (
 type modelFlags struct {
 	Model    string `required:"" placeholder:"DIR|FILE|ORG/NAME" help:"Model folder, GGUF file, or ORG/NAME after ringtail pull"`
 	Template string `placeholder:"NAME|FILE" help:"Chat template: a built-in name, a Jinja file or a conversation template of ColossalChat's; default: the model's"`
+	Device   string `default:"auto" placeholder:"auto|cpu|cuda:N" help:"Where the model computes; auto: the first GPU, else the CPU"`
+	Dtype    string `default:"auto" enum:"auto,f32,bf16" help:"Weights and activations: f32, bf16; auto: bf16 on a GPU"`
 }
 
 // sampleFlags say how text is sampled, the same way in every command.

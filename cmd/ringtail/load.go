@@ -5,15 +5,17 @@ import (
 	"slices"
 	"time"
 
+	"ringtail/device"
 	"ringtail/engine"
 	"ringtail/folder"
 	"ringtail/gguf"
 	"ringtail/model"
-	"ringtail/tensor/cpu"
+	"ringtail/tensor"
 )
 
 // assistant is a model ready to generate.
 type assistant struct {
+	dev    tensor.Device
 	model  *model.Model
 	text   *folder.Text
 	engine *engine.Engine
@@ -36,15 +38,28 @@ func (f modelFlags) open(e *env, context int, chatting bool) (*assistant, error)
 	if err != nil {
 		return nil, err
 	}
-	m, err := model.Load(f.Model, cpu.New(), model.Options{Head: model.CausalLM})
+	dev, note, err := device.Open(f.Device, device.Options{Dtype: f.Dtype})
 	if err != nil {
 		return nil, err
 	}
+	a := &assistant{dev: dev, text: text}
+	opened := false
+	defer func() {
+		if !opened {
+			a.close()
+		}
+	}()
+	if note != "" {
+		fmt.Fprintln(e.stderr, note)
+	}
+	m, err := model.Load(f.Model, dev, model.Options{Head: model.CausalLM})
+	if err != nil {
+		return nil, err
+	}
+	a.model = m
 	if n := text.Tokenizer.Size(); n > m.Config.Vocab {
-		m.Free()
 		return nil, fmt.Errorf("%s: the tokenizer has %d tokens, the model only %d rows: they don't belong together", f.Model, n, m.Config.Vocab)
 	}
-	a := &assistant{model: m, text: text}
 	opt := engine.Options{Slots: 1, Capacity: context, ReusePrefix: chatting,
 		NewText: func() engine.TextDecoder { return text.Tokenizer.NewStream(true) }}
 	for _, id := range m.Config.EOS {
@@ -62,15 +77,20 @@ func (f modelFlags) open(e *env, context int, chatting bool) (*assistant, error)
 		a.stops = text.StopText()
 	}
 	if a.engine, err = engine.New(m, opt); err != nil {
-		m.Free()
 		return nil, err
 	}
+	opened = true
 	return a, nil
 }
 
 func (a *assistant) close() {
-	a.engine.Close()
-	a.model.Free()
+	if a.engine != nil {
+		a.engine.Close()
+	}
+	if a.model != nil {
+		a.model.Free()
+	}
+	device.Close(a.dev)
 }
 
 // seedOf is the seed that was asked for, or one that differs each time.

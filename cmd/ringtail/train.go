@@ -48,6 +48,7 @@ type trainFlags struct {
 	Seed      *uint64    `placeholder:"N" help:"Same as --set seed=N"`
 	Device    string     `placeholder:"auto|cpu|cuda:N" help:"Same as --set device=..."`
 	GPUMemory memorySize `name:"gpu-memory" placeholder:"SIZE" help:"Most memory that the run's tensors may take on a GPU, such as 40GiB; default: all that is free"`
+	Like      string     `placeholder:"RUN" help:"Folder of a run on a GPU whose algorithms of matrix products are taken: with its recipe, the same bytes"`
 	Threads   int        `placeholder:"N" help:"Threads; default: all"`
 	Quiet     bool       `help:"No progress"`
 	JSON      bool       `help:"Progress as JSON lines"`
@@ -56,6 +57,9 @@ type trainFlags struct {
 func (c *trainFlags) run(e *env, objective string) error {
 	if c.Explain {
 		return recipe.Explain(e.stdout, train.NewRecipe(objective))
+	}
+	if c.Like != "" && c.Resume {
+		return usagef("--like is for a new run; --resume takes the algorithms of its own")
 	}
 	if c.Quiet && c.JSON {
 		return usagef("--quiet and --json exclude each other")
@@ -67,7 +71,7 @@ func (c *trainFlags) run(e *env, objective string) error {
 	if err != nil {
 		return err
 	}
-	opt := train.Options{Objective: objective, Dir: dir, Resume: c.Resume, Messages: e.stderr, Version: version, GPUMemory: int(c.GPUMemory)}
+	opt := train.Options{Objective: objective, Dir: dir, Resume: c.Resume, Messages: e.stderr, Version: version, GPUMemory: int(c.GPUMemory), Like: c.Like}
 	switch {
 	case c.Quiet:
 		opt.Progress = runs.ProgressQuiet
