@@ -82,6 +82,11 @@ func (d *decoder) field(f *field, parent *node, v reflect.Value, path string) {
 	if !f.schema.isBlock() {
 		v.SetZero() // of the caller's default only a block's other keys stay
 	}
+	if word, ok := f.limits.also[n.text]; ok && n.kind == scalar {
+		meant := *n
+		meant.text = word
+		n = &meant
+	}
 	d.value(f.schema, n, v, path)
 	if len(d.errs) > before {
 		return

@@ -20,6 +20,7 @@
 //	min, max   bounds of a number, size or duration, and of each such item of a
 //	           list or map; ">0" and "<1" leave the bound itself out
 //	oneof      the strings allowed, separated by |
+//	also       other words for some of them, "true=full|false=none": those of older recipes
 //	required   "true": the key must be given, and not be empty
 //	shorthand  "true" on one field of a struct: a plain value where the struct
 //	           is expected sets this field

@@ -479,6 +479,39 @@ func TestSnakeCase(t *testing.T) {
 	}
 }
 
+// other has a key with other words.
+type other struct {
+	Words struct {
+		Mode string `yaml:"mode" default:"a" oneof:"a|b" also:"true=b|no=a"`
+	}
+}
+
+// TestOtherWords: words of the also tag are read as what they stand for, from a recipe and
+// from an override, and written as that; other words are refused with those of oneof.
+func TestOtherWords(t *testing.T) {
+	for text, want := range map[string]string{"true": "b", "no": "a", "a": "a", `"true"`: "b"} {
+		for _, set := range []bool{false, true} {
+			var got other
+			recipe, sets := "words: {mode: "+text+"}\n", []string(nil)
+			if set {
+				recipe, sets = "{}", []string{"words.mode=" + text}
+			}
+			if err := Decode([]byte(recipe), "r.yaml", sets, &got); err != nil || got.Words.Mode != want {
+				t.Errorf("%s is read as %q: %v", text, got.Words.Mode, err)
+			}
+			out, err := Marshal(&got)
+			if err != nil || !strings.Contains(string(out), "mode: "+want+"\n") {
+				t.Errorf("%s is written as %s: %v", text, out, err)
+			}
+		}
+	}
+	var got other
+	err := Decode([]byte("words: {mode: c}\n"), "r.yaml", nil, &got)
+	if err == nil || err.Error() != `r.yaml:1: words.mode: got "c", want a | b` {
+		t.Error(err)
+	}
+}
+
 // A wrong tag is found when the schema is made.
 func TestBrokenTagsPanic(t *testing.T) {
 	type loop struct{ Next []loop }
@@ -497,6 +530,12 @@ func TestBrokenTagsPanic(t *testing.T) {
 		}{},
 		"oneof": &struct {
 			A int `oneof:"1|2"`
+		}{},
+		"also": &struct {
+			A string `oneof:"a|b" also:"true=c"`
+		}{},
+		"also a number": &struct {
+			A int `also:"true=1"`
 		}{},
 		"twice": &struct {
 			A, a, B int `yaml:"a"`

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +53,7 @@ type field struct {
 type limits struct {
 	min, max *bound
 	oneof    []string
+	also     map[string]string // words that stand for one of oneof
 }
 
 type bound struct {
@@ -174,6 +176,7 @@ func (s *schema) addField(sf reflect.StructField, key string, index []int, where
 		}
 		f.limits.oneof = strings.Split(oneof, "|")
 	}
+	f.limits.also = alsoTag(sf, f, where)
 	def, hasDefault := sf.Tag.Lookup("default")
 	switch {
 	case hasDefault && f.required:
@@ -181,6 +184,26 @@ func (s *schema) addField(sf reflect.StructField, key string, index []int, where
 	case hasDefault:
 		f.setDefault(def, where)
 	}
+}
+
+// alsoTag is the also tag as a map.
+func alsoTag(sf reflect.StructField, f *field, where string) map[string]string {
+	tag := sf.Tag.Get("also")
+	if tag == "" {
+		return nil
+	}
+	if f.schema.kind != text {
+		panic(fmt.Sprintf("recipe: %s: also on a %s", where, f.schema.kind.name()))
+	}
+	also := map[string]string{}
+	for _, pair := range strings.Split(tag, "|") {
+		word, meaning, _ := strings.Cut(pair, "=")
+		if !slices.Contains(f.limits.oneof, meaning) {
+			panic(fmt.Sprintf("recipe: %s: also %q is none of oneof", where, pair))
+		}
+		also[word] = meaning
+	}
+	return also
 }
 
 // setDefault parses the default tag and proves that it decodes.

@@ -37,6 +37,9 @@ func newLearner(b *basis, m *model.Model, o Optimizer, sched optim.Schedule, cli
 	}
 	l.zeros.work = m.Store.ZeroGrads
 	l.squares.work = func() { m.Store.GradSumSquares(l.sumSquares()) }
+	// Each program has its own place for gradients in the arena: no recording knows it.
+	l.zeros.plain = m.Store.Gradients() != nil
+	l.squares.plain = l.zeros.plain
 	var err error
 	l.block, err = b.alloc(tensor.F64, tensor.StepSize)
 	return l, err
@@ -73,7 +76,7 @@ func (l *learner) sumSquares() tensor.Tensor { return l.block.Slice(tensor.StepS
 func (l *learner) update(check tensor.Tensor) {
 	c := l.updating[check.Addr]
 	if c == nil {
-		c = &captured{work: func() {
+		c = &captured{plain: l.squares.plain, work: func() {
 			l.model.Device().Ops().ClipFactor(tensor.ClipFactor{Step: l.block, Check: check, MaxNorm: l.clip, Beta1: l.adamw.Beta1, Beta2: l.adamw.Beta2})
 			l.model.Store.Update(l.block, l.adamw)
 		}}

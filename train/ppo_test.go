@@ -126,7 +126,7 @@ func logitsOf(t testing.TB, p *ppo, ids []int32) []float64 {
 	defer in.free()
 	b := batchOf([][]int32{ids}, []int{1})
 	tape := autograd.NewTape(p.dev)
-	h, err := in.hidden(p.actor, tape, false, nil)
+	h, err := in.hidden(p.actor, tape, "none", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

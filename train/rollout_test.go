@@ -273,7 +273,7 @@ func hiddenAfterPrompt(t testing.TB, m *model.Model) []float32 {
 	defer in.free()
 	b := batchOf([][]int32{ids}, []int{1})
 	tape := autograd.NewTape(m.Device())
-	h, err := in.hidden(m, tape, false, nil)
+	h, err := in.hidden(m, tape, "none", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
