@@ -189,7 +189,7 @@ func Open(opt Options) (*Device, error) {
 	}
 	err = d.memory.open(d)
 	if err == nil {
-		_, err = d.module(smallest) // does this driver take the kernels at all?
+		_, err = d.function(smallest, 0) // does this driver take the kernels at all?
 	}
 	if err == nil {
 		err = d.transfer.open()
@@ -207,7 +207,7 @@ func Open(opt Options) (*Device, error) {
 // After an error that ended the context there is nothing that the driver would free, and
 // its libraries may crash when asked to: all is left to the end of the process.
 func (d *Device) Close() {
-	d.modules.loading.Wait()
+	d.modules.quiesce()
 	if Sticky(d.err) {
 		d.context, d.stream = 0, 0
 		return

@@ -8,24 +8,27 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"unsafe"
 
 	"ringtail/atomicfile"
-	"ringtail/tensor"
 	"ringtail/tensor/cuda/kernels"
 )
 
-// modules are a device's kernels. A family of kernels is a module; the driver compiles
-// its PTX when the family is first needed, and what came out is kept in the user's
+// modules are a device's kernels. Each kernel is a module of its own, cut out of its
+// family's PTX: the driver compiles it when it is first needed, which takes a tenth of a
+// second where a whole family would take seconds, and what came out is kept in the user's
 // cache. (CUDA Driver API, Module Management; a "cubin" is machine code for one GPU.)
 type modules struct {
 	functions map[string]*function // by "FAMILY.NAME"
 
-	mu       sync.Mutex // of families, for preload's sake
-	families map[string]*module
-	loading  sync.WaitGroup // preload's
+	mu      sync.Mutex // of what follows, for preload's sake
+	loaded  map[string]*module
+	sources map[string]func() (map[string][]byte, error) // by family: the PTX of its kernels
+	loading sync.WaitGroup                               // preload's
+	closing bool
 }
 
 type module struct {
@@ -42,45 +45,56 @@ type function struct {
 
 // close unloads everything.
 func (m *modules) close() {
-	m.loading.Wait()
-	for _, f := range m.families {
+	m.quiesce()
+	for _, f := range m.loaded {
 		if f.handle != 0 {
 			call(cu.moduleUnload, f.handle)
 		}
 	}
-	m.families, m.functions = nil, nil
+	m.loaded, m.functions, m.sources = nil, nil, nil
 }
 
-// smallest is the family that takes the least to load.
-const smallest = "ragged"
+// quiesce ends preloading.
+func (m *modules) quiesce() {
+	m.mu.Lock()
+	m.closing = true
+	m.mu.Unlock()
+	m.loading.Wait()
+}
 
-// Preload begins to load the kernels of a training step, those that take longest first,
-// so that they are there by the time that weights and data are.
+// smallest is the kernel that takes the least to load.
+const smallest = "ragged.offsets"
+
+// Preload begins to load the kernels of a training step, so that they are there by the
+// time that weights and data are.
 func (d *Device) Preload() {
-	if d.emulated() {
-		return
+	if !d.emulated() {
+		d.preload(d.firstKernels()...)
 	}
-	var families []string
-	switch {
-	case d.opt.Float == tensor.F32:
-		families = append(families, "attention_f32")
-	case d.dnn.handle == 0 || !d.opt.Fast: // deterministic gradients of packed rows aren't cuDNN's
-		families = append(families, "attention")
-	}
-	if d.blas.handle == 0 {
-		families = append(families, "gemm")
-	}
-	d.preload(append(families, "norm", "loss", "elementwise", "optimizer", "embedding", "rope")...)
 }
 
-// preload begins to load families, each on a thread of its own, and doesn't wait for
-// them: a launch waits for its family. A family that fails tells so at each launch.
-func (d *Device) preload(families ...string) {
-	for _, family := range families {
-		d.modules.loading.Go(func() {
+// preload begins to load kernels, in their order on a few threads, and doesn't wait for
+// them: a launch waits for its own. One that fails tells so at each launch.
+func (d *Device) preload(names ...string) {
+	m := &d.modules
+	next := make(chan string, len(names))
+	for _, name := range names {
+		next <- name
+	}
+	close(next)
+	for range min(len(names), runtime.NumCPU(), 8) {
+		m.loading.Go(func() {
 			d.enter()
 			defer d.leave()
-			d.module(family)
+			for name := range next {
+				m.mu.Lock()
+				closing := m.closing
+				m.mu.Unlock()
+				if closing {
+					return
+				}
+				d.module(name)
+			}
 		})
 	}
 }
@@ -90,8 +104,8 @@ func (d *Device) preload(families ...string) {
 func (d *Device) function(name string, shared int) (uintptr, error) {
 	f := d.modules.functions[name]
 	if f == nil {
-		family, entry, _ := strings.Cut(name, ".")
-		module, err := d.module(family)
+		_, entry, _ := strings.Cut(name, ".")
+		module, err := d.module(name)
 		if err != nil {
 			return 0, err
 		}
@@ -119,30 +133,59 @@ func (d *Device) function(name string, shared int) (uintptr, error) {
 	return f.handle, nil
 }
 
-// module is a family's, loaded at the first call. The context must be current.
-func (d *Device) module(family string) (uintptr, error) {
+// module is a kernel's, loaded at the first call. The context must be current.
+func (d *Device) module(name string) (uintptr, error) {
 	d.modules.mu.Lock()
-	m := d.modules.families[family]
+	m := d.modules.loaded[name]
 	if m == nil {
-		if d.modules.families == nil {
-			d.modules.families = map[string]*module{}
+		if d.modules.loaded == nil {
+			d.modules.loaded = map[string]*module{}
 		}
 		m = &module{}
-		d.modules.families[family] = m
+		d.modules.loaded[name] = m
 	}
 	d.modules.mu.Unlock()
-	m.once.Do(func() { m.handle, m.err = d.load(family) })
+	m.once.Do(func() { m.handle, m.err = d.load(name) })
 	return m.handle, m.err
+}
+
+// source is a kernel's PTX, that of its family unpacked and cut at the first call.
+func (m *modules) source(family, arch, entry string) ([]byte, error) {
+	m.mu.Lock()
+	entries := m.sources[family]
+	if entries == nil {
+		if m.sources == nil {
+			m.sources = map[string]func() (map[string][]byte, error){}
+		}
+		entries = sync.OnceValues(func() (map[string][]byte, error) {
+			ptx, err := kernels.PTX(family, arch)
+			if err != nil {
+				return nil, err
+			}
+			return kernels.Split(ptx), nil
+		})
+		m.sources[family] = entries
+	}
+	m.mu.Unlock()
+	all, err := entries()
+	if err != nil {
+		return nil, err
+	}
+	if all[entry] == nil {
+		return nil, fmt.Errorf("no kernel %s.%s", family, entry)
+	}
+	return all[entry], nil
 }
 
 // emulated tells whether the driver is the one of this repository's tests, which has the
 // kernels in it.
 func (d *Device) emulated() bool { return strings.Contains(d.gpu.Name, "emulator") }
 
-func (d *Device) load(family string) (uintptr, error) {
+func (d *Device) load(kernel string) (uintptr, error) {
 	if d.emulated() {
-		return loadImage([]byte(family))
+		return loadImage([]byte(kernel))
 	}
+	family, entry, _ := strings.Cut(kernel, ".")
 	arch, err := architecture(d.gpu, os.Getenv("RINGTAIL_CUDA_ARCH"))
 	if err != nil {
 		return 0, err
@@ -153,24 +196,24 @@ func (d *Device) load(family string) (uintptr, error) {
 		return 0, err
 	}
 	cache := cubins()
-	name := fmt.Sprintf("%s-sm%d-cuda%d-%.32s.cubin", family, d.gpu.Capability, cu.version, sum.PTX)
+	name := fmt.Sprintf("%s-sm%d-cuda%d-%.32s.cubin", kernel, d.gpu.Capability, cu.version, sum.PTX)
 	if cubin := cache.get(name); cubin != nil {
 		if handle, err := loadImage(cubin); err == nil {
 			return handle, nil
 		}
 		// Whatever is wrong with it, the PTX is there.
 	}
-	ptx, err := kernels.PTX(family, arch)
+	ptx, err := d.modules.source(family, arch, entry)
 	if err != nil {
 		return 0, err
 	}
-	cubin, err := link(family, ptx)
+	cubin, err := link(kernel, ptx)
 	if err != nil {
-		return 0, fmt.Errorf("kernels %s of compute_%s on %s: %w", family, arch, d.gpu.Name, err)
+		return 0, fmt.Errorf("kernel %s of compute_%s on %s: %w", kernel, arch, d.gpu.Name, err)
 	}
 	handle, err := loadImage(cubin)
 	if err != nil {
-		return 0, fmt.Errorf("kernels %s of compute_%s on %s: %w", family, arch, d.gpu.Name, err)
+		return 0, fmt.Errorf("kernel %s of compute_%s on %s: %w", kernel, arch, d.gpu.Name, err)
 	}
 	cache.put(name, cubin)
 	return handle, nil
@@ -215,8 +258,8 @@ const (
 // errUnsupportedPTXVersion says that the PTX is newer than the driver.
 const errUnsupportedPTXVersion = 222
 
-// link compiles a family's PTX for the current context's GPU.
-func link(family string, ptx []byte) ([]byte, error) {
+// link compiles PTX for the current context's GPU; name is for its compiler's messages.
+func link(what string, ptx []byte) ([]byte, error) {
 	const logSize = 8 << 10
 	info, failure := make([]byte, logSize), make([]byte, logSize)
 	keys := []int32{jitInfoLog, jitInfoLogSize, jitErrorLog, jitErrorLogSize}
@@ -251,8 +294,8 @@ func link(family string, ptx []byte) ([]byte, error) {
 		}
 		return err
 	}
-	ptx = append(ptx, 0)
-	name := cString(family + ".ptx")
+	ptx = append(slices.Clip(ptx), 0)
+	name := cString(what + ".ptx")
 	if err := check("cuLinkAddData", call(cu.linkAddData, state, jitInputPTX, address(&ptx[0]), uintptr(len(ptx)), address(name), 0, 0, 0)); err != nil {
 		return nil, explain(err)
 	}

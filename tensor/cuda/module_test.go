@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"ringtail/tensor"
 	"ringtail/tensor/cuda/kernels"
 )
 
@@ -102,6 +103,22 @@ func TestModules(t *testing.T) {
 		family, _, _ := strings.Cut(output, ".")
 		families[family] = true
 	}
+	// The compiler alone, on one thread, for what a training step needs.
+	if d, err := Open(Options{Float: tensor.BF16}); err == nil && !d.emulated() {
+		start := time.Now()
+		for _, name := range d.firstKernels() {
+			one := time.Now()
+			d.enter()
+			if _, err := d.module(name); err != nil {
+				t.Errorf("a training step's %s: %v", name, err)
+			}
+			d.leave()
+			t.Logf("%6.0f ms  %s", float64(time.Since(one).Microseconds())/1000, name)
+		}
+		t.Logf("%d kernels of a training step one after the other in %v", len(d.firstKernels()), time.Since(start))
+		d.Close()
+		t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	}
 	for _, round := range []string{"compiled", "cached", "damaged"} {
 		if round == "damaged" {
 			for _, f := range cachedFiles(t) {
@@ -122,31 +139,34 @@ func TestModules(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		start := time.Now()
-		for family := range families {
-			d.preload(family)
-		}
-		d.modules.loading.Wait()
-		t.Logf("%s: %d families of compute_%s in %v on %s", round, len(families), arch, time.Since(start), d.gpu.Name)
-		d.enter()
+		var all []string
 		for family := range families {
 			ptx, err := kernels.PTX(family, arch)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for line := range strings.Lines(string(ptx)) {
-				if rest, ok := strings.CutPrefix(line, ".visible .entry "); ok {
-					kernel, _, _ := strings.Cut(rest, "(")
-					if _, err := d.function(family+"."+kernel, 0); err != nil {
-						t.Error(err)
-					}
-				}
+			for entry := range kernels.Split(ptx) {
+				all = append(all, family+"."+entry)
+			}
+		}
+		start := time.Now()
+		first := d.firstKernels()
+		d.preload(first...)
+		d.modules.loading.Wait()
+		t.Logf("%s: %d kernels of a training step in %v", round, len(first), time.Since(start))
+		d.preload(all...)
+		d.modules.loading.Wait()
+		t.Logf("%s: %d kernels of compute_%s in %v on %s", round, len(all), arch, time.Since(start), d.gpu.Name)
+		d.enter()
+		for _, kernel := range all {
+			if _, err := d.function(kernel, 0); err != nil {
+				t.Error(err)
 			}
 		}
 		d.leave()
 		d.Close()
-		if n := len(cachedFiles(t)); n != len(families) {
-			t.Errorf("%d files are cached, want %d", n, len(families))
+		if n := len(cachedFiles(t)); n != len(all) {
+			t.Errorf("%d files are cached, want %d", n, len(all))
 		}
 	}
 }
@@ -157,4 +177,24 @@ func cachedFiles(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	return files
+}
+
+// What is preloaded exists.
+func TestFirstKernels(t *testing.T) {
+	for _, d := range []*Device{{opt: Options{Float: tensor.F32}}, {opt: Options{Float: tensor.BF16}}, {opt: Options{Float: tensor.BF16, Fast: true}, dnn: dnn{handle: 1}}} {
+		seen := map[string]bool{}
+		for _, name := range d.firstKernels() {
+			family, entry, _ := strings.Cut(name, ".")
+			if _, err := d.modules.source(family, kernels.Portable, entry); err != nil {
+				t.Errorf("%v: %v", d.opt.Float, err)
+			}
+			if seen[name] {
+				t.Errorf("%s twice", name)
+			}
+			seen[name] = true
+		}
+		if own := seen["attention.forward_64_bf16"]; own != (d.opt.Float == tensor.BF16 && d.dnn.handle == 0) {
+			t.Errorf("%v: our own attention %v", d.opt.Float, own)
+		}
+	}
 }
