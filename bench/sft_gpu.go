@@ -33,11 +33,15 @@ type GPUSFTResult struct {
 	ForwardS  float64 `json:"forward_s"` // the loss's gradients included
 	BackwardS float64 `json:"backward_s"`
 	UpdateS   float64 `json:"update_s"`
-	StartS    float64 `json:"start_s"` // from weights in place to the end of the first step
+	StartS    float64 `json:"start_s"`   // from weights in place to the end of the first step
+	ProcessS  float64 `json:"process_s"` // from the program's start to the end of the first step
 	FirstLoss float64 `json:"first_loss"`
 
 	Kernels []cuda.Timing `json:"kernels,omitempty"` // of a step, with a profile
 }
+
+// began is when the program started, but for the milliseconds that its runtime takes.
+var began = time.Now()
 
 // profiler is a device that times its kernels.
 type profiler interface {
@@ -108,7 +112,7 @@ func GPUSFT(dev tensor.Device, name string, opt SFTOptions, seconds float64) (*G
 	if err := dev.Sync(); err != nil {
 		return nil, err
 	}
-	start, first := time.Since(begin).Seconds(), b.lastLoss()
+	start, process, first := time.Since(begin).Seconds(), time.Since(began).Seconds(), b.lastLoss()
 	if err := g.record(recorder, forward, b.prog.Backward, update, func() { forward(); b.prog.Backward(); update() }); err != nil {
 		return nil, err
 	}
@@ -165,7 +169,7 @@ func GPUSFT(dev tensor.Device, name string, opt SFTOptions, seconds float64) (*G
 	*r = GPUSFTResult{Kernels: r.Kernels, Bench: "sft", Model: name, Mode: opt.Mode, Device: dev.Name(), Batch: s.batch, Seq: s.seq, Params: params,
 		TokPerS: round(tokens/sec, 0), MFU: round(flops/sec/peakFLOPS, 4), Loss: round(loss, 4), StepS: round(sec, 5),
 		ForwardS: round(median(phases[0]), 5), BackwardS: round(median(phases[1]), 5), UpdateS: round(median(phases[2]), 5),
-		StartS: round(start, 3), FirstLoss: round(first, 4)}
+		StartS: round(start, 3), ProcessS: round(process, 3), FirstLoss: round(first, 4)}
 	if x, ok := dev.(meter); ok {
 		_, most := x.MemoryUse()
 		r.PeakGiB = round(float64(most)/(1<<30), 2)
