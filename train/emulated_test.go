@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"ringtail/runs"
 	"ringtail/tensor"
 	"ringtail/tensor/cpu"
 	"ringtail/tensor/cuda"
@@ -200,5 +201,96 @@ func TestEmulatedReinforcement(t *testing.T) {
 			}
 			same(t, outcome(t, halves), outcome(t, whole))
 		})
+	}
+}
+
+// plainly is a device that neither records graphs nor reads later.
+type plainly struct{ tensor.Device }
+
+// recording counts the graphs that a device records and how often they are launched.
+type recording struct {
+	*cuda.Device
+	graphs, launches int
+}
+
+type countedGraph struct {
+	tensor.Graph
+	r *recording
+}
+
+func (g countedGraph) Launch() { g.r.launches++; g.Graph.Launch() }
+
+func (r *recording) Capture(f func()) (tensor.Graph, error) {
+	g, err := r.Device.Capture(f)
+	r.graphs++
+	return countedGraph{g, r}, err
+}
+
+// TestEmulatedGraphs: recorded and enqueued ahead, a run leaves the same bytes as one whose
+// every operation is launched and every step waited for: with micro-batches of several shapes,
+// evaluations and samples between steps for which the arena moves, and PPO's passes of four models.
+func TestEmulatedGraphs(t *testing.T) {
+	dir := rlFixture(t)
+	small := []string{"model.new.num_hidden_layers=1", "data.max_tokens=40", "eval.every=6", "samples.rows=1", "samples.max_tokens=2"}
+	for _, c := range []struct {
+		name, objective, text string
+		sets                  []string
+		least                 int // launches of graphs
+	}{
+		{"sft", "sft", base(t), append([]string{"train.steps=9", "train.batch=7", "train.micro_tokens=64", "log.every=2"}, small...), 30},
+		{"windows", "pretrain", base(t), append([]string{"data.train=[" + windowsText(t) + "]", "train.steps=8", "train.micro_tokens=160"}, small...), 6},
+		{"ppo", "ppo", ppoBase(dir), []string{"train.rollouts=2", "ppo.prompts=4", "ppo.epochs=2", "ppo.max_tokens=6", "eval.answers=2", "samples.off=true"}, 20},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if testing.Short() && c.name == "ppo" {
+				t.Skip("long")
+			}
+			dev := &recording{Device: emulated(t, tensor.BF16)}
+			plain, graphs := filepath.Join(t.TempDir(), "run"), filepath.Join(t.TempDir(), "run")
+			on := func(dir string, dev tensor.Device) {
+				t.Helper()
+				sets := append([]string{"log.tensorboard=false"}, c.sets...)
+				if _, err := startRun(t.Context(), mustRecipe(t, c.objective, c.text, sets...), c.objective, dir, false, dev); err != nil {
+					t.Fatal(err)
+				}
+			}
+			on(plain, plainly{dev.Device})
+			on(graphs, dev)
+			want, got := outcome(t, plain), outcome(t, graphs)
+			delete(got, runs.AlgorithmsFile)
+			same(t, got, want)
+			if dev.launches < c.least {
+				t.Errorf("%d graphs launched %d times", dev.graphs, dev.launches)
+			}
+			t.Logf("%d graphs launched %d times", dev.graphs, dev.launches)
+		})
+	}
+}
+
+// windowsText is a file of a few long texts.
+func windowsText(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "long.txt")
+	var lines []string
+	for i := range uint64(8) {
+		lines = append(lines, strings.Join(sentences(9+i, 40, 5, 20), " "))
+	}
+	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestEmulatedWindows: whole windows of a text are compiled as sequences of equal length.
+func TestEmulatedWindows(t *testing.T) {
+	dev := emulated(t, tensor.F32)
+	tr := testTrainer(t, mustDecode(t, base(t), "data.train=["+windowsText(t)+"]", "data.max_tokens=20", "train.micro_tokens=80"), "pretrain", dev)
+	if _, err := tr.step(nextStep(t, tr)); err != nil {
+		t.Fatal(err)
+	}
+	for s := range tr.passes {
+		if s != (shape{tokens: 80, sequences: 4, longest: 20, dense: true, train: true}) {
+			t.Errorf("compiled for %+v", s)
+		}
 	}
 }

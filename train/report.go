@@ -14,7 +14,7 @@ func (s *stopwatch) seconds() float64 { return s.before + time.Since(s.start).Se
 
 // noteStep collects a step's metrics; they are written, with those of an evaluation at the same
 // step, by flush.
-func (t *Trainer) noteStep(r stepResult, took float64) {
+func (t *Trainer) noteStep(r stepResult, took float64, memory int) {
 	if t.state.Step%t.course.log.Every != 0 && t.state.Step != t.steps {
 		return
 	}
@@ -24,7 +24,7 @@ func (t *Trainer) noteStep(r stepResult, took float64) {
 	t.add("lr", r.lr)
 	t.add("grad_norm", r.gradNorm)
 	t.add("tok_per_s", float64(r.tokens)/max(took, 1e-9))
-	t.add("mem_gib", float64(t.memory())/(1<<30))
+	t.add("mem_gib", float64(memory)/(1<<30))
 	t.add("epoch", r.epoch)
 	for name, v := range r.metrics {
 		t.add(name, v)

@@ -68,6 +68,7 @@ type position struct {
 type unread struct {
 	result stepResult
 	begin  float64 // seconds
+	memory int     // held at most so far
 }
 
 // ErrInterrupted is what Run returns when its context ended; the run was saved.
@@ -181,7 +182,7 @@ func (t *Trainer) Run(ctx context.Context) error {
 		if r.ended != "" {
 			return t.endEarly(ctx, r.ended)
 		}
-		t.unread = &unread{r, begin}
+		t.unread = &unread{r, begin, t.memory()}
 		if !t.ahead || r.finish == nil || t.followed(step+1) {
 			if err := t.settle(clock); err != nil {
 				return err
@@ -208,7 +209,7 @@ func (t *Trainer) settle(clock *stopwatch) error {
 	}
 	t.count(r)
 	t.state.Seconds = clock.seconds()
-	t.noteStep(r, t.state.Seconds-max(u.begin, t.settled))
+	t.noteStep(r, t.state.Seconds-max(u.begin, t.settled), u.memory)
 	t.settled = t.state.Seconds
 	if t.algorithms == nil { // of the first step made
 		if err := t.keepAlgorithms(); err != nil {
