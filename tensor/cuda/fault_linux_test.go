@@ -43,7 +43,7 @@ func TestShortage(t *testing.T) {
 	}
 	for _, want := range []string{"40.0 MiB wanted for activations on cuda:0",
 		"held: moments 32.0 MiB, master weights 20.0 MiB, weights 16.0 MiB, gradients 12.0 MiB, other tensors 3.0 MiB;", "--gpu-memory allows 100.0 MiB",
-		"to make room, lower train.micro_tokens or set train.recompute, or set optimizer.state: bf16"} {
+		"to make room, lower train.micro_tokens or set train.recompute: selective or full, or set optimizer.state: bf16"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q doesn't say %q", err, want)
 		}

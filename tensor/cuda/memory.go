@@ -180,7 +180,7 @@ func (d *Device) shortage(n int) string {
 
 // relief is what makes each part of the memory smaller.
 var relief = []struct{ part, how string }{
-	{"activations", "lower train.micro_tokens or set train.recompute"},
+	{"activations", "lower train.micro_tokens or set train.recompute: selective or full"},
 	{"KV cache", "generate fewer sequences at once or shorter ones"},
 	{"master weights", "set optimizer.state: bf16"},
 	{"moments", "set optimizer.state: bf16"},
