@@ -41,9 +41,8 @@ type Options struct {
 	// arena (GradChunk). A step must then be one run of the program.
 	Gradients []*GradChunk
 	// Selective doesn't keep cheap values (Node.Remake) for the backward pass but makes
-	// them again just before they are needed. A norm of a sum is made again from the sum
-	// as it was stored: with the same bits, unless the device went on with more than it
-	// stored (tensor.Ops).
+	// them again just before they are needed. They get the same bits, provided that a norm
+	// of a sum goes on with the sum as it is stored; tensor.Ops allows devices not to.
 	Selective bool
 
 	// separate gives every buffer memory of its own, and keep keeps the values of

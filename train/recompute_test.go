@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"ringtail/tensor"
@@ -12,7 +13,7 @@ import (
 )
 
 // TestMemoryForTime: where gradients are, and what is computed again, changes no bit of
-// the weights that training leads to, on devices that store what they compute.
+// the weights that training leads to.
 func TestMemoryForTime(t *testing.T) {
 	for name, open := range map[string]func() tensor.Device{"cpu": func() tensor.Device { return cpu.New() }, "ref": func() tensor.Device { return ref.New() }} {
 		t.Run(name, func(t *testing.T) {
@@ -59,6 +60,44 @@ func TestMemoryForTime(t *testing.T) {
 				t.Errorf("bytes: %v", sizes)
 			}
 			t.Log(sizes)
+		})
+	}
+}
+
+// TestEmulatedMemoryForTime: the same on a GPU, whose passes are recorded, also where sums
+// are rounded before a norm is made of them again.
+func TestEmulatedMemoryForTime(t *testing.T) {
+	for _, float := range []tensor.Dtype{tensor.F32, tensor.BF16} {
+		t.Run(float.String(), func(t *testing.T) {
+			dev := emulated(t, float)
+			var want map[string][]float64
+			for _, c := range []struct {
+				recompute string
+				micro     int
+			}{{"none", 255}, {"none", 256}, {"selective", 256}} {
+				rec := mustDecode(t, base(t), "model.new.num_hidden_layers=1", "train.recompute="+c.recompute, fmt.Sprintf("train.micro_tokens=%d", c.micro), "train.steps=5",
+					"train.gradients="+strings.ToLower(float.String()))
+				tr := testTrainer(t, rec, "sft", dev)
+				got := map[string][]float64{}
+				for range 5 {
+					if _, err := tr.step(nextStep(t, tr)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for _, e := range tr.model.Store.Layout.Entries {
+					got[e.Name] = tensor.GetFloat64(tr.model.Store.Param(e.Name).Value)
+				}
+				if want == nil {
+					want = got
+				}
+				worst := 0.0
+				for name, w := range want {
+					worst = max(worst, relativeError(got[name], w))
+				}
+				if worst > 0 {
+					t.Errorf("recompute %s, micro_tokens %d: weights differ by %.2g", c.recompute, c.micro, worst)
+				}
+			}
 		})
 	}
 }

@@ -53,7 +53,8 @@ template <class T, int N, int K, bool warps, bool layer> DEVICE void norm(const 
             if (u32 c = k * group + lane; c < units) loadElements(delta + u64(c) * N, d[k]);
         for (int k = 0; k < K; k++)
             if (u32 c = k * group + lane; c < units) {
-                for (int i = 0; i < N; i++) s[k][i] += d[k][i];
+                // It goes on with what is stored, as one does that starts from Sum to make Y again.
+                for (int i = 0; i < N; i++) s[k][i] = toFloat(fromFloat<T>(s[k][i] + d[k][i]));
                 storeElements(sum + u64(c) * N, s[k]);
             }
     }
