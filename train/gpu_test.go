@@ -48,9 +48,9 @@ func emulated(t testing.TB, float tensor.Dtype) *cuda.Device {
 	return d
 }
 
-// TestEmulatedSFT: a run on the GPU has the losses of one on the CPU: of steps and of
+// TestGPUSFT: a run on the GPU has the losses of one on the CPU: of steps and of
 // evaluations; resumed, it has its own bytes.
-func TestEmulatedSFT(t *testing.T) {
+func TestGPUSFT(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		float tensor.Dtype
@@ -141,9 +141,9 @@ func (d *interrupting) Ops() *tensor.Ops {
 	return &d.ops
 }
 
-// TestEmulatedReinforcement: a reward model and PPO train on the GPU; in float32 their
+// TestGPUReinforcement: a reward model and PPO train on the GPU; in float32 their
 // figures are those of the CPU (the same answers are sampled). PPO, resumed, has its own bytes.
-func TestEmulatedReinforcement(t *testing.T) {
+func TestGPUReinforcement(t *testing.T) {
 	dir := rlFixture(t)
 	for _, c := range []struct {
 		name, objective string
@@ -226,10 +226,10 @@ func (r *recording) Capture(f func()) (tensor.Graph, error) {
 	return countedGraph{g, r}, err
 }
 
-// TestEmulatedGraphs: recorded and enqueued ahead, a run leaves the same bytes as one whose
+// TestGPUGraphs: recorded and enqueued ahead, a run leaves the same bytes as one whose
 // every operation is launched and every step waited for: with micro-batches of several shapes,
 // evaluations and samples between steps for which the arena moves, and PPO's passes of four models.
-func TestEmulatedGraphs(t *testing.T) {
+func TestGPUGraphs(t *testing.T) {
 	dir := rlFixture(t)
 	small := []string{"model.new.num_hidden_layers=1", "data.max_tokens=40", "eval.every=6", "samples.rows=1", "samples.max_tokens=2"}
 	for _, c := range []struct {
@@ -281,8 +281,8 @@ func windowsText(t testing.TB) string {
 	return path
 }
 
-// TestEmulatedWindows: whole windows of a text are compiled as sequences of equal length.
-func TestEmulatedWindows(t *testing.T) {
+// TestGPUWindows: whole windows of a text are compiled as sequences of equal length.
+func TestGPUWindows(t *testing.T) {
 	dev := emulated(t, tensor.F32)
 	tr := testTrainer(t, mustDecode(t, base(t), "data.train=["+windowsText(t)+"]", "data.max_tokens=20", "train.micro_tokens=80"), "pretrain", dev)
 	if _, err := tr.step(nextStep(t, tr)); err != nil {
