@@ -35,6 +35,10 @@ type Ops struct {
 
 	// Matmul is the general matrix product with an optional bias.
 	Matmul func(m Matmul)
+	// AMax and Quantize make 8-bit floats, the operands of a Matmul with scales (docs/fp8.md);
+	// see their arguments. Both are nil on a device that doesn't train with them (the CPU).
+	AMax     func(a AMax)
+	Quantize func(a Quantize)
 	// SumRows adds the sum of the rows of x [T, n] to y [n] (the gradient of a bias).
 	SumRows func(y, x Tensor)
 
@@ -130,6 +134,11 @@ type Ops struct {
 //
 //	GELUForward   Pre = A·B + Bias,  C = GELUTanh(Pre)
 //	GELUBackward  C = (A·B)·GELUTanh'(Pre), without Bias; Pre is read
+//
+// On a device with Quantize, A and B may both be 8-bit floats, not transposed A and transposed B:
+// C [m, n] = A·Bᵀ with A [m, k], B [n, k]. ScaleA and ScaleB (Wide, [1] or [m] and [1] or [n]) must then be
+// given: row i of A stands for its numbers times ScaleA[i]. FastSum allows sums over k to be kept by the
+// tensor cores alone, with about 14 bits on Hopper: for the forward pass, not for gradients.
 type Matmul struct {
 	C, A, B        Tensor
 	TransA, TransB bool
@@ -138,6 +147,35 @@ type Matmul struct {
 	DBias          Tensor
 	Fused          Fusion
 	Pre            Tensor
+	ScaleA, ScaleB Tensor
+	FastSum        bool
+}
+
+// AMax raises All [1], Rows [T] and Columns [n] to the largest absolute value in X [T, n],
+// in each of its rows and in each of its columns. They are Wide, must not be negative, and any may be absent; X is
+// Float or Wide. NaN counts as more than infinity.
+type AMax struct {
+	X                  Tensor
+	All, Rows, Columns Tensor
+}
+
+// Quantize rounds X [T, n], Float or Wide, to 8-bit floats, as Q [T, ≥n] and, transposed, QT [n, ≥T], of one type;
+// either may be absent. Columns past n and T are set to 0. AMax, [1] or [T], is the largest absolute
+// value of X or of each row, or a guess of it. With max the largest number of the type,
+//
+//	Scale = 2^e,  e = max(−60, the smallest with AMax ≤ max·2^e),   NaN where AMax is not finite
+//	Q = X/Scale, rounded to nearest, ties to even; ±max beyond that, NaN where X is not finite
+//
+// so that Q·Scale is X but for one rounding, and the scales, powers of two, add none. Scale, as
+// long as AMax, may be absent. AMaxT and ScaleT, [1] or [n], are those of QT's rows; where AMaxT is absent,
+// AMax is [1] and QT's as well. Next [1], where present, is raised to the largest absolute value of X, for
+// a caller who takes it as AMax of the next step. AMax, AMaxT, Scale, ScaleT and Next are Wide.
+type Quantize struct {
+	X             Tensor
+	Q, QT         Tensor
+	AMax, AMaxT   Tensor
+	Scale, ScaleT Tensor
+	Next          Tensor
 }
 
 // RMSNorm is, for each row, s = X + Delta (X alone where Delta is absent) and

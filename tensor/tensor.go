@@ -29,12 +29,14 @@ const (
 	F16
 	I32
 	U8
+	F8E4M3
+	F8E5M2
 )
 
 var dtypes = [...]struct {
 	name string
 	size int
-}{{"invalid", 0}, {"F32", 4}, {"F64", 8}, {"BF16", 2}, {"F16", 2}, {"I32", 4}, {"U8", 1}}
+}{{"invalid", 0}, {"F32", 4}, {"F64", 8}, {"BF16", 2}, {"F16", 2}, {"I32", 4}, {"U8", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}}
 
 // Size is the number of bytes of one element.
 func (d Dtype) Size() int { return dtypes[d].size }
@@ -51,7 +53,11 @@ func (d Dtype) Wide() Dtype {
 	return d
 }
 
-// IsFloat tells whether elements are floats.
+// IsF8 tells whether elements are 8-bit floats: E4M3 (4 bits of exponent, 3 of fraction, no
+// infinity, 448 at most) or E5M2 (57344 at most). They are operands of Matmul only (docs/fp8.md).
+func (d Dtype) IsF8() bool { return d == F8E4M3 || d == F8E5M2 }
+
+// IsFloat tells whether elements are floats that every operation takes where it takes floats: not the 8-bit ones.
 func (d Dtype) IsFloat() bool { return d == F32 || d == F64 || d == BF16 || d == F16 }
 
 // Align is the alignment in bytes at which parameters and activations start:
@@ -196,8 +202,13 @@ func (t Tensor) Float64() []float64 { return hostSlice[float64](t, F64) }
 // Int32 is the memory of an I32 tensor of a host device.
 func (t Tensor) Int32() []int32 { return hostSlice[int32](t, I32) }
 
-// Uint8 is the memory of a U8 tensor of a host device.
-func (t Tensor) Uint8() []uint8 { return hostSlice[uint8](t, U8) }
+// Uint8 is the memory of a tensor of U8 or 8-bit floats of a host device.
+func (t Tensor) Uint8() []uint8 {
+	if t.Dtype.IsF8() {
+		return hostSlice[uint8](t, t.Dtype)
+	}
+	return hostSlice[uint8](t, U8)
+}
 
 // Uint16 is the memory of a BF16 or F16 tensor of a host device.
 func (t Tensor) Uint16() []uint16 { return hostSlice[uint16](t, t.half()) }

@@ -644,7 +644,7 @@ func TestSuiteFindsMistakes(t *testing.T) {
 		}},
 	}
 	tried := map[string]bool{"Memory": true, "Order": true, "Zero": true} // see the tests below
-	mistakes = append(append(mistakes, attentionMistakes...), expertMistakes...)
+	mistakes = append(append(append(mistakes, attentionMistakes...), expertMistakes...), f8Mistakes...)
 	for _, m := range mistakes {
 		tried[m.section] = true
 		t.Run(m.section+"/"+m.name, func(t *testing.T) {

@@ -26,6 +26,7 @@ package conformance
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"testing"
 
 	"ringtail/tensor"
@@ -55,6 +56,9 @@ var sections = []struct {
 	{"Add", testAdd},
 	{"Scale", testScale},
 	{"Matmul", testMatmul},
+	{"AMax", testAMax},
+	{"Quantize", testQuantize},
+	{"MatmulF8", testMatmulF8},
 	{"SumRows", testSumRows},
 	{"Embedding", testEmbedding},
 	{"EmbeddingBackward", testEmbeddingBackward},
@@ -98,6 +102,8 @@ type Options struct {
 	// by a hash of the trial's name; those of special cases all run. 0 stands for 1, and for 2
 	// on 16-bit devices.
 	Every int
+	// Only runs the sections named; empty: all.
+	Only []string
 	// Small leaves out the trials of more than so many elements of all operands together; 0: none.
 	// For devices that are emulated.
 	Small int
@@ -116,6 +122,9 @@ func RunWith(t *testing.T, open func() tensor.Device, options Options) {
 		options.Every = 2
 	}
 	for _, section := range sections {
+		if len(options.Only) > 0 && !slices.Contains(options.Only, section.name) {
+			continue
+		}
 		t.Run(section.name, func(t *testing.T) {
 			section.run(&suite{dev: dev, ref: ref.New(), report: t.Error, every: options.Every, small: options.Small})
 		})

@@ -49,6 +49,7 @@ type operand struct {
 	exact  bool      // compared without tolerance
 	steps  float64   // see through
 	bound  []float64 // see summed
+	slack  []float64 // error of each element that is allowed besides
 	of     *operand  // see rounds
 	ignore map[int]bool
 	dev    side
@@ -371,6 +372,9 @@ func (tr *trial) compare(o *operand, wantImage, gotImage []byte, source []float6
 		t := absolute*max(unit, math.Abs(want[i])) + math.Ldexp(last, exp-1)
 		if o.bound != nil {
 			t += rounding[float] * o.bound[i]
+		}
+		if o.slack != nil {
+			t += o.slack[i]
 		}
 		return t
 	}

@@ -11,11 +11,12 @@ import (
 type blas struct {
 	lib Library
 	ltFuncs
-	handle uintptr
-	plans  map[gemmKey]*gemmPlan
-	loaded map[string]gemmChoice // of LoadGEMMChoices
-	raced  int                   // products timed
-	racing float64               // milliseconds that this took
+	handle  uintptr
+	plans   map[gemmKey]*gemmPlan
+	loaded  map[string]gemmChoice // of LoadGEMMChoices
+	version int                   // 120401 is 12.4.1
+	raced   int                   // products timed
+	racing  float64               // milliseconds that this took
 }
 
 // ltFuncs are cuBLASLt's functions, their names without "cublasLt".
@@ -112,6 +113,7 @@ func (d *Device) openBLAS() {
 	if v < 100000 { // 11502 is 11.5.2
 		v = v/1000*10000 + v%1000/100*100 + v%100
 	}
+	b.version = v
 	b.lib.Version = fmt.Sprintf("%d.%d.%d", v/10000, v%10000/100, v%100)
 	switch least := 12; {
 	case v/10000 < least:
@@ -160,6 +162,9 @@ type gemmKey struct {
 	fused    tensor.Fusion
 	ldPre    int
 	alignPre uint8
+
+	scaleA, scaleB uint8 // scaleNone but of 8-bit floats
+	fastSum        bool
 }
 
 // gemmPlan is a product made ready: descriptors and the algorithm. refused: cuBLASLt
@@ -193,6 +198,10 @@ func ltType(t tensor.Dtype) int {
 		return cuda16F
 	case tensor.BF16:
 		return cuda16BF
+	case tensor.F8E4M3:
+		return cudaE4M3
+	case tensor.F8E5M2:
+		return cudaE5M2
 	}
 	return -1
 }
@@ -230,7 +239,8 @@ const gemmWorkspace = 32 << 20
 // that its first operand is our B.
 func (b *blas) describe(k gemmKey) (*gemmPlan, error) {
 	p := &gemmPlan{}
-	taken := ltType(k.typeA) >= 0 && k.typeA == k.typeB && (k.typeC == k.typeA || k.typeC == tensor.F32)
+	taken := ltType(k.typeA) >= 0 && k.typeA == k.typeB && (k.typeC == k.typeA || k.typeC == tensor.F32) ||
+		k.scaleA != scaleNone && (k.typeC == tensor.BF16 || k.typeC == tensor.F16 || k.typeC == tensor.F32)
 	if !taken || b.handle == 0 {
 		p.refused = true
 		return p, nil
@@ -254,6 +264,9 @@ func (b *blas) describe(k gemmKey) (*gemmPlan, error) {
 	}
 	set(descTransA, unsafe.Pointer(op(k.transB)), 4)
 	set(descTransB, unsafe.Pointer(op(k.transA)), 4)
+	if k.scaleA != scaleNone {
+		k.describeF8(set)
+	}
 	if e := k.epilogue(); e != 0 {
 		set(descEpilogue, unsafe.Pointer(&e), 4)
 	}

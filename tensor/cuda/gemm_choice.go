@@ -77,6 +77,12 @@ func (k gemmKey) String() string {
 	if k.tf32 {
 		s += ", TF32"
 	}
+	if k.scaleA != scaleNone {
+		s += ", scales " + [...]string{scaleOne: "1", scaleRows: "of rows"}[k.scaleA] + " and " + [...]string{scaleOne: "1", scaleRows: "of rows"}[k.scaleB]
+	}
+	if k.fastSum {
+		s += ", fast sums"
+	}
 	return s
 }
 
@@ -166,10 +172,12 @@ func (p *gemmPlan) take(b *blas, c gemmChoice) bool {
 }
 
 // leastMicros is about the time that a product takes at the limits of an H100: 16-bit
-// operands 700 TFLOP/s, TF32 350, F32 50, memory 3 TB/s.
+// operands 700 TFLOP/s, 8-bit ones 1400, TF32 350, F32 50, memory 3 TB/s.
 func (k gemmKey) leastMicros() float64 {
 	rate := 700e6 // FLOPs a microsecond
 	switch {
+	case k.scaleA != scaleNone:
+		rate = 1400e6
 	case k.tf32:
 		rate = 350e6
 	case k.typeA == tensor.F32:

@@ -9,6 +9,10 @@ import (
 // matmul runs on cuBLASLt where it takes the product, else on our own kernels.
 // Operands that end in a row of one element or none have no leading dimension to speak of.
 func (d *Device) matmul(m tensor.Matmul) {
+	if m.A.Dtype.IsF8() || m.B.Dtype.IsF8() {
+		d.matmulF8(m)
+		return
+	}
 	rows, cols := m.C.Rows(), m.C.Cols()
 	inner := m.A.Cols()
 	if m.TransA {
@@ -121,6 +125,14 @@ func (d *Device) multiply(k gemmKey, p *gemmPlan, algorithm [algorithmSize / 8]u
 			return code
 		}
 	}
+	if k.scaleA != scaleNone {
+		for i, scale := range []tensor.Tensor{m.ScaleB, m.ScaleA} {
+			at := scale.Addr
+			if code := call(b.descSet, p.desc, descScaleA+uintptr(i), address(&at), 8); code != 0 {
+				return code
+			}
+		}
+	}
 	alpha, beta := float32(1), m.Beta
 	return call(b.matmul, b.handle, p.desc, address(&alpha), m.B.Addr, p.a, m.A.Addr, p.b, address(&beta), m.C.Addr, p.c, to, p.c,
 		address(&algorithm), space, gemmWorkspace, d.stream)
@@ -140,6 +152,9 @@ func (k gemmKey) label() string {
 	}
 	if k.dBias {
 		s += ", sums"
+	}
+	if k.scaleA != scaleNone {
+		s += fmt.Sprintf(" of %v %v", k.typeA, k.typeB)
 	}
 	return s + [...]string{"", ", GELU", ", GELU'"}[k.fused]
 }

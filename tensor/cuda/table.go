@@ -10,6 +10,8 @@ func (d *Device) table() {
 		Add:               d.add,
 		Scale:             d.scale,
 		Matmul:            d.matmul,
+		AMax:              d.amax,
+		Quantize:          d.quantize,
 		SumRows:           d.sumRows,
 		Embedding:         d.embedding,
 		EmbeddingBackward: d.embeddingBackward,

@@ -94,6 +94,9 @@ func loadOf(t tensor.Tensor) func(i int) float64 {
 	case tensor.BF16:
 		m := t.Uint16()
 		return func(i int) float64 { return decode16(m[i], bf16Fraction, bf16MinExp) }
+	case tensor.F8E4M3, tensor.F8E5M2:
+		m := t.Uint8()
+		return func(i int) float64 { return decode8(m[i], t.Dtype) }
 	}
 	panic(fmt.Sprintf("ref: %v used as a float", t))
 }
@@ -113,6 +116,9 @@ func storeOf(t tensor.Tensor) func(i int, x float64) {
 	case tensor.BF16:
 		m := t.Uint16()
 		return func(i int, x float64) { m[i] = encode16(x, bf16Fraction, bf16MinExp) }
+	case tensor.F8E4M3, tensor.F8E5M2:
+		m := t.Uint8()
+		return func(i int, x float64) { m[i] = encode8(x, t.Dtype) }
 	}
 	panic(fmt.Sprintf("ref: %v used as a float", t))
 }

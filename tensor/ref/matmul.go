@@ -14,6 +14,11 @@ func matmul(p tensor.Matmul) {
 		p.Apart(exactOps())
 		return
 	}
+	if p.A.Dtype.IsF8() || p.B.Dtype.IsF8() {
+		p = widenedProduct(p)
+		defer free(p.A.Addr)
+		defer free(p.B.Addr)
+	}
 	m, n := p.C.Rows(), p.C.Cols()
 	k := p.A.Cols()
 	if p.TransA {

@@ -57,6 +57,8 @@ func exactOps() *tensor.Ops {
 		Add:               add,
 		Scale:             scale,
 		Matmul:            matmul,
+		AMax:              amax,
+		Quantize:          quantize,
 		SumRows:           sumRows,
 		Embedding:         embedding,
 		EmbeddingBackward: embeddingBackward,

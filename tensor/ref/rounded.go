@@ -140,9 +140,9 @@ func (c *copies) store() {
 // wideArguments and eitherArguments are the operands that are not Float, by operation and
 // argument (its place, where arguments are no struct), or by the argument alone.
 const (
-	wideArguments   = " Mean RStd LSE LogProbs Entropies DLogProbs DEntropies Scale Cos Sin Master "
+	wideArguments   = " Mean RStd LSE LogProbs Entropies DLogProbs DEntropies Scale Cos Sin Master AMax AMaxT ScaleT ScaleA ScaleB Next AMax.All AMax.Rows AMax.Columns "
 	eitherArguments = " Add.0 Add.1 Add.2 Scale.0 SoftCap.0 SoftCap.1 Matmul.C Matmul.A Matmul.B Matmul.Bias Matmul.Pre SumRows.0 SumRows.1 EmbeddingBackward.0 " +
-		"DW DBias DWQ DWK GroupedOuter.C Sample.Logits SumSquares.1 Grad M V "
+		"DW DBias DWQ DWK GroupedOuter.C Sample.Logits SumSquares.1 Grad M V AMax.X Quantize.X "
 	doubleArguments = " Loss Step Check SumSquares.0 "
 )
 

@@ -1,6 +1,7 @@
 // cuBLASLt's entry points for D = alpha·op(A)·op(B) + beta·C (+ bias), column-major, of
 // float32, float16 and bfloat16, sums in float32; with GELU (its tanh form) before or behind a
-// stored matrix, or with sums of A's rows or B's columns. Values are cublasLt.h's.
+// stored matrix, or with sums of A's rows or B's columns. Of 8-bit floats, on compute capability 8.9
+// and later, A transposed and B not, with scales. Values are cublasLt.h's.
 #include "driver.h"
 
 #include <algorithm>
@@ -8,7 +9,8 @@
 namespace emulator {
 
 enum Status { OK = 0, LtInvalidValue = 7, ExecutionFailed = 13, LtNotSupported = 15 };
-enum Type { Float32 = 0, Float16 = 2, BFloat16 = 14 };
+enum Type { Float32 = 0, Float16 = 2, BFloat16 = 14, E4M3 = 28, E5M2 = 29 };
+enum ScaleMode { OneScale = 0, OuterVector = 3 };
 enum Compute { Compute32F = 68, Compute32FPedantic = 69, Compute32FFastTF32 = 77 };
 enum Epilogue { Plain = 1, Bias = 4, GELU = 32, DGELU = 64, Aux = 128, SumsOfA = 256, SumsOfB = 512 };
 
@@ -20,7 +22,8 @@ struct Description {
     i64 biasStride;
     void* aux;
     i64 auxStride;
-    const void* scales[8]; // those of fp8: none may be set
+    const void* scales[5]; // of A, B, C, D and for the largest of D: A's and B's alone may be set
+    int scaleModes[2];
 };
 
 struct Preference { u64 workspace; u32 alignment[4]; };
@@ -32,12 +35,23 @@ static const u64 mark = 0x6d6c612d6c696172;
 struct HeuristicResult { Algorithm algorithm; size_t workspace; int status; float waves; int reserved[4]; };
 static_assert(sizeof(Algorithm) == 64 && sizeof(HeuristicResult) == 96, "as cublasLt.h has them");
 
-static size_t sizeOf(u32 type) { return type == Float32 ? 4 : 2; }
+static bool isF8(u32 type) { return type == E4M3 || type == E5M2; }
+static size_t sizeOf(u32 type) { return type == Float32 ? 4 : isF8(type) ? 1 : 2; }
+
+// Numbers of 8 bits by their definition: sign, exponent, fraction.
+static float fromF8(u8 code, u32 type) {
+    int fraction = type == E4M3 ? 3 : 2, bias = type == E4M3 ? 7 : 15, exponent = (code & 0x7f) >> fraction, units = code & ((1 << fraction) - 1);
+    float v = exponent ? ldexpf(units + (1 << fraction), exponent - bias - fraction) : ldexpf(units, 1 - bias - fraction);
+    if (type == E4M3 && (code & 0x7f) == 0x7f) v = NAN;
+    if (type == E5M2 && exponent == 31) v = units ? NAN : INFINITY;
+    return code & 0x80 ? -v : v;
+}
 
 static float load(const void* p, i64 i, u32 type) {
     switch (type) {
     case Float32: return static_cast<const float*>(p)[i];
     case Float16: return toFloat(static_cast<const f16*>(p)[i]);
+    case E4M3: case E5M2: return fromF8(static_cast<const u8*>(p)[i], type);
     default: return toFloat(static_cast<const bf16*>(p)[i]);
     }
 }
@@ -61,10 +75,25 @@ static u64 bytesOf(const Layout& l) {
     return ((std::max(l.batch, 1) - 1) * l.batchStride + one) * sizeOf(l.type);
 }
 
+// supportedF8 is what 12.9 takes of 8-bit floats, beside what supported says.
+static int supportedF8(const Description& d, const Layout& a, const Layout& b, const Layout& out) {
+    const char* capability = getenv("RINGTAIL_EMULATOR_CC");
+    int major = 8, minor = 0;
+    if (capability) sscanf(capability, "%d.%d", &major, &minor);
+    if (10 * major + minor < 89 || !isF8(a.type) || !isF8(b.type) || (a.type == E5M2 && b.type == E5M2)) return LtNotSupported;
+    if (!d.transposeA || d.transposeB || (d.epilogue != Plain && d.epilogue != Bias) || d.compute != Compute32F) return LtNotSupported;
+    if (a.rows % 16 || a.columns % 16 || b.columns % 16 || a.stride % 16 || b.stride % 16 || out.stride * sizeOf(out.type) % 16) return LtNotSupported;
+    for (int mode : d.scaleModes) {
+        if (mode != d.scaleModes[0] || (mode != OneScale && mode != OuterVector)) return LtNotSupported;
+        if (mode == OuterVector && (major != 9 || environment("RINGTAIL_EMULATOR_BLAS", 120400) < 120900)) return LtNotSupported;
+    }
+    return OK;
+}
+
 // supported answers for shapes and types as cuBLASLt's table of types does.
 static int supported(const Description& d, const Layout& a, const Layout& b, const Layout& c, const Layout& out) {
     for (const Layout* l : {&a, &b, &c, &out}) {
-        if (l->type != Float32 && l->type != Float16 && l->type != BFloat16) return LtNotSupported;
+        if (l->type != Float32 && l->type != Float16 && l->type != BFloat16 && !(isF8(l->type) && (l == &a || l == &b))) return LtNotSupported;
         if (l->order != 0) return LtNotSupported;
         if (l->stride < i64(l->rows) || l->batch != a.batch) return LtInvalidValue;
     }
@@ -76,14 +105,20 @@ static int supported(const Description& d, const Layout& a, const Layout& b, con
     }
     if (d.compute != Compute32F && d.compute != Compute32FPedantic && !(d.compute == Compute32FFastTF32 && a.type == Float32)) return LtNotSupported;
     if (d.scale != Float32 || d.transposeC || d.pointerMode > 1) return LtNotSupported;
-    if (a.type != b.type || c.type != out.type || (out.type != a.type && out.type != Float32)) return LtNotSupported;
+    bool eight = isF8(a.type) || isF8(b.type);
+    if (eight) {
+        if (int status = supportedF8(d, a, b, out)) return status;
+    } else if (a.type != b.type || (out.type != a.type && out.type != Float32) || d.scales[0] || d.scales[1]) {
+        return LtNotSupported;
+    }
+    if (c.type != out.type) return LtNotSupported;
     switch (d.epilogue) {
     case Plain: case Bias: case GELU: case GELU | Bias: case GELU | Aux: case GELU | Aux | Bias: case DGELU | Aux: case SumsOfA: case SumsOfB: break;
     default: return LtNotSupported;
     }
     if (d.epilogue & (Bias | SumsOfA | SumsOfB) && d.biasType >= 0 && u32(d.biasType) != out.type) return LtNotSupported;
     if (d.epilogue & Aux && (d.auxStride < i64(out.rows) || d.auxStride % 8 || a.batch > 1 || reinterpret_cast<u64>(d.aux) % 16)) return LtInvalidValue;
-    for (const void* s : d.scales) if (s) return LtNotSupported;
+    for (int i = 2; i < 5; i++) if (d.scales[i]) return LtNotSupported;
     return OK;
 }
 
@@ -112,6 +147,13 @@ static int multiply(const Product& p) {
     if ((sumsOfA || sumsOfB) && !inDevice(p.d.bias, (sumsOfA ? m : n) * sizeOf(p.out.type), "cublasLtMatmul's sums")) return 700;
     if (aux && !inDevice(p.d.aux, ((n - 1) * p.d.auxStride + m) * sizeOf(p.out.type), "cublasLtMatmul's stored matrix")) return 700;
     if (bias && !inDevice(p.d.bias, m * sizeOf(p.out.type), "cublasLtMatmul's bias")) return 700;
+    for (int i = 0; i < 2; i++) {
+        u64 count = p.d.scaleModes[i] == OneScale ? 1 : i == 0 ? m : n;
+        if (p.d.scales[i] && !inDevice(p.d.scales[i], 4 * count, "cublasLtMatmul's scales")) return 700;
+    }
+    auto scaleAt = [&](int which, i64 i) {
+        return p.d.scales[which] ? static_cast<const float*>(p.d.scales[which])[p.d.scaleModes[which] == OneScale ? 0 : i] : 1;
+    };
     const i64 rows = 64, columns = 4;
     i64 padded = (m + rows - 1) / rows * rows;
     std::vector<float> a(padded * k), b(n * k); // a[k][m], b[n][k]
@@ -148,7 +190,7 @@ static int multiply(const Product& p) {
             }
             for (i64 j = 0; j < wide; j++) {
                 for (i64 i = 0; i < std::min(rows, m - i0); i++) {
-                    float v = alpha * sums[j][i];
+                    float v = alpha * sums[j][i] * scaleAt(0, i0 + i) * scaleAt(1, j0 + j);
                     if (beta != 0) v += beta * load(p.C, batch * p.c.batchStride + (i0 + i) + (j0 + j) * p.c.stride, p.c.type);
                     if (bias) v += load(p.d.bias, batch * p.d.biasStride + i0 + i, p.out.type);
                     i64 at = (i0 + i) + (j0 + j) * p.d.auxStride;
@@ -218,8 +260,9 @@ EXPORT int cublasLtMatmulDescSetAttribute(Description* d, int attribute, const v
     case 12: return set(d->auxStride, from, bytes);
     case 15: return bytes == 4 ? OK : LtInvalidValue; // multiprocessors to use
     case 17: case 18: case 19: case 20: case 21: return set(d->scales[attribute - 17], from, bytes);
-    case 25: return bytes == 1 ? OK : LtInvalidValue; // fast accumulation, fp8's
+    case 25: return bytes == 1 ? OK : LtInvalidValue; // fast accumulation, of 8-bit floats
     case 26: return set(d->biasType, from, bytes);
+    case 31: case 32: return set(d->scaleModes[attribute - 31], from, bytes);
     }
     complain("cublasLtMatmulDescSetAttribute: attribute %d is not emulated", attribute);
     return LtInvalidValue;
