@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -190,6 +191,11 @@ func (d *Device) load(kernel string) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
+	if dir := os.Getenv("RINGTAIL_KERNELS"); dir != "" {
+		if handle, found, err := d.loadFrom(dir, family, arch); found || err != nil {
+			return handle, err
+		}
+	}
 	sum, ok := kernels.Sums()[family+"."+arch]
 	if !ok {
 		_, err := kernels.PTX(family, arch)
@@ -217,6 +223,32 @@ func (d *Device) load(kernel string) (uintptr, error) {
 	}
 	cache.put(name, cubin)
 	return handle, nil
+}
+
+// loadFrom loads a family's PTX from the file FAMILY.ARCHITECTURE.ptx of a folder instead of the program,
+// if it is there. For development: kernels can be tried without another build of the program.
+func (d *Device) loadFrom(dir, family, arch string) (handle uintptr, found bool, err error) {
+	path := filepath.Join(dir, family+"."+arch+".ptx")
+	ptx, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, true, fmt.Errorf("RINGTAIL_KERNELS: %w", err)
+	}
+	cache := cubins()
+	name := fmt.Sprintf("%s-sm%d-cuda%d-%.16x.cubin", family, d.gpu.Capability, cu.version, sha256.Sum256(ptx))
+	cubin := cache.get(name)
+	if cubin == nil {
+		if cubin, err = link(family, ptx); err != nil {
+			return 0, true, fmt.Errorf("RINGTAIL_KERNELS: %s on %s: %w", path, d.gpu.Name, err)
+		}
+		cache.put(name, cubin)
+	}
+	if handle, err = loadImage(cubin); err != nil {
+		return 0, true, fmt.Errorf("RINGTAIL_KERNELS: %s on %s: %w", path, d.gpu.Name, err)
+	}
+	return handle, true, nil
 }
 
 // architecture is the one whose PTX a GPU takes: Hopper's is for compute capability 9.0
