@@ -64,8 +64,8 @@ type gradients struct {
 // inputs of in's node, and the sums that must follow it.
 func (c *compiler) emitGradients(in *instruction, f func(*Grads)) {
 	n := in.node
-	c.addsTo(in)
 	m := &gradients{instruction: in, c: c, g: &Grads{Train: true, in: make([]gradSlot, len(n.In)), out: make([]*buffer, len(n.Out))}}
+	c.addsTo(in, m.g)
 	for i, v := range n.Out {
 		if b := c.grad[v]; b != nil {
 			m.g.out[i] = b

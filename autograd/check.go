@@ -79,6 +79,11 @@ func (p *Program) checkAfter(i int) {
 	for _, b := range p.code[i].writes {
 		p.lookForPoison(i, "leaves", b)
 	}
+	if i == len(p.code)-1 {
+		for _, g := range p.grads {
+			p.lookForPoison(i, "leaves", g.to)
+		}
+	}
 	for _, b := range p.buffers {
 		if b.group == nil && b.last == i && !b.pinned {
 			p.poison(b)
@@ -103,6 +108,7 @@ func (p *Program) lookForPoison(i int, how string, b *buffer) {
 	at := -1
 	switch {
 	case b.fixed:
+	case b.pieces && (how == "reads" || i < len(p.code)-1): // whole when the program has ended
 	case b.dtype == tensor.F32:
 		at = slices.IndexFunc(b.at.Float32(), func(v float32) bool { return math.Float32bits(v) == math.MaxUint32 })
 	case b.dtype == tensor.F64:

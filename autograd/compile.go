@@ -57,7 +57,7 @@ type Program struct {
 	code     []instruction
 	backward int // where the backward pass begins
 	buffers  []*buffer
-	grads    []gradPlace
+	grads    []*gradPlace
 	size     int
 	arena    *Arena
 	base     uintptr // of the arena, when addresses were computed
@@ -122,7 +122,7 @@ func (t *Tape) Compile(arena *Arena, opt Options) (*Program, error) {
 		c.p.backward = len(c.p.code)
 		if opt.Train {
 			c.emitBackward()
-			c.clearUntouched()
+			c.settleGradients()
 		}
 		if !c.mergeShares() {
 			continue

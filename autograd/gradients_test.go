@@ -60,6 +60,9 @@ func TestGradientsInArena(t *testing.T) {
 		if first := p.code[g.to.first]; first.node.Name != "zero" || first.phase != Backward {
 			t.Errorf("the gradient of layer %d begins with %v %s", i, first.phase, first.node.Name)
 		}
+		if len(g.clear) > 0 {
+			t.Errorf("elements %v of layer %d's gradient are cleared, and then written", g.clear, i)
+		}
 		if i > 0 && p.grads[i-1].to.first <= g.to.first {
 			t.Errorf("the gradient of layer %d begins before that of layer %d", i-1, i)
 		}
@@ -150,5 +153,38 @@ func TestPeak(t *testing.T) {
 	}
 	if k := (&Program{}).Peak(); k.Bytes != 0 || k.String() == "" {
 		t.Errorf("an empty program's peak is %v", k)
+	}
+}
+
+// TestFirstAddition: the first addition to a parameter writes its gradient if it is a
+// product's; not where another has added to it, or to a part of it, before. The rest is cleared.
+func TestFirstAddition(t *testing.T) {
+	a, b, part := &Param{Name: "a", Shape: []int{2, 5}, At: 3}, &Param{Name: "b", Shape: []int{4}, At: 13}, &Param{Name: "part", Shape: []int{5}, At: 8}
+	for name, c := range map[string]struct {
+		adds  []addition
+		fresh []bool
+		clear []span
+	}{
+		"nothing":         {nil, nil, []span{{0, 20}}},
+		"written":         {[]addition{{param: a, writes: true}}, []bool{true}, []span{{0, 3}, {13, 20}}},
+		"added to":        {[]addition{{param: a}}, []bool{false}, []span{{0, 20}}},
+		"neighbours":      {[]addition{{param: b, writes: true}, {param: a, writes: true}}, []bool{true, true}, []span{{0, 3}, {17, 20}}},
+		"twice":           {[]addition{{param: a, writes: true}, {param: a, writes: true}}, []bool{true, false}, []span{{0, 3}, {13, 20}}},
+		"added to before": {[]addition{{param: a}, {param: a, writes: true}}, []bool{false, false}, []span{{0, 20}}},
+		"a part before":   {[]addition{{param: part, writes: true}, {param: a, writes: true}}, []bool{true, false}, []span{{0, 8}, {13, 20}}},
+	} {
+		p := &gradPlace{chunk: &GradChunk{Len: 20}, adds: c.adds}
+		for i := range p.adds {
+			p.adds[i].grads = &Grads{}
+		}
+		p.settle()
+		for i, want := range c.fresh {
+			if got := p.adds[i].grads.Beta(p.adds[i].param) == 0; got != want {
+				t.Errorf("%s: addition %d writes: %v", name, i, got)
+			}
+		}
+		if !slices.Equal(p.clear, c.clear) {
+			t.Errorf("%s: cleared %v, want %v", name, p.clear, c.clear)
+		}
 	}
 }

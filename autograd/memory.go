@@ -18,6 +18,7 @@ type buffer struct {
 
 	fixed         bool // memory of the caller's, which is only pointed to
 	output        bool // to be found there when the program has ended
+	pieces        bool // gradients of parameters, written piece by piece
 	reads, writes []int
 	group         *buffer // what it was merged into
 

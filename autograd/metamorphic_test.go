@@ -406,10 +406,10 @@ func (g *graph) move(inArena bool) []*GradChunk {
 				continue
 			}
 			c := g.moved.chunks[k]
-			at := c.Len
+			q.At = c.Len
 			c.Len += q.Value.Len() + 1
 			g.moved.in[q] = c
-			views[k] = append(views[k], func(x tensor.Tensor) { q.Grad = x.Slice(at, q.Value.Len()).Reshape(q.Shape...) })
+			views[k] = append(views[k], func(x tensor.Tensor) { q.Grad = x.Slice(q.At, q.Value.Len()).Reshape(q.Shape...) })
 		}
 		for k, c := range g.moved.chunks {
 			c.Bind = func(x tensor.Tensor) {

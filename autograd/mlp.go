@@ -15,7 +15,7 @@ func (t *Tape) GELUMLP(x *Var, up, upBias, down, downBias *Param) *Var {
 	must(downBias == nil || slices.Equal(downBias.Shape, down.Shape[:1]), "MLP", "bias %v beside %v", downBias, down)
 	ops := t.dev.Ops()
 	pre, h := t.NewVar("mlp.pre", x.Dtype, x.Rows(), up.Shape[0]), t.NewVar("mlp.gelu", x.Dtype, x.Rows(), up.Shape[0])
-	first := &Node{Name: "linear gelu", In: []*Var{x}, Out: []*Var{pre, h}, Params: params(up, upBias), Accumulates: true}
+	first := &Node{Name: "linear gelu", In: []*Var{x}, Out: []*Var{pre, h}, Params: params(up, upBias), Overwrites: []*Param{up}, Accumulates: true}
 	if up.Trainable() {
 		first.Needs = []*Var{x}
 	}
@@ -25,7 +25,7 @@ func (t *Tape) GELUMLP(x *Var, up, upBias, down, downBias *Param) *Var {
 	first.Remake = &Remake{Out: h, From: []*Var{pre}, Run: func() { ops.Activate(h.value, pre.value, tensor.GELUTanh) }}
 	first.Backward = func(g *Grads) {
 		dPre := g.Out(0)
-		linearGradients(ops, up, upBias, dPre, x.value)
+		linearGradients(ops, g, up, upBias, dPre, x.value)
 		if dx, accumulate := g.In(0); !dx.IsZero() {
 			ops.Matmul(tensor.Matmul{C: dx, A: dPre, B: up.Value, Beta: beta(accumulate)})
 		}
@@ -34,7 +34,7 @@ func (t *Tape) GELUMLP(x *Var, up, upBias, down, downBias *Param) *Var {
 	h.needsGrad = false // GELU's gradient is made with the second product's: pre's
 
 	y := t.NewVar("linear", x.Dtype, x.Rows(), down.Shape[0])
-	second := &Node{Name: "linear of gelu", In: []*Var{pre, h}, Out: []*Var{y}, Params: params(down, downBias), Needs: []*Var{pre}}
+	second := &Node{Name: "linear of gelu", In: []*Var{pre, h}, Out: []*Var{y}, Params: params(down, downBias), Overwrites: []*Param{down}, Needs: []*Var{pre}}
 	if down.Trainable() {
 		second.Needs = append(second.Needs, h)
 	}
@@ -43,7 +43,7 @@ func (t *Tape) GELUMLP(x *Var, up, upBias, down, downBias *Param) *Var {
 	}
 	second.Backward = func(g *Grads) {
 		dy := g.Out(0)
-		linearGradients(ops, down, downBias, dy, h.value)
+		linearGradients(ops, g, down, downBias, dy, h.value)
 		if dPre, _ := g.In(0); !dPre.IsZero() {
 			ops.Matmul(tensor.Matmul{C: dPre, A: dy, B: down.Value, Fused: tensor.GELUBackward, Pre: pre.value})
 		}

@@ -64,7 +64,7 @@ func (t *Tape) linear(x *Var, w, bias *Param, result tensor.Dtype) *Var {
 	must(bias == nil || slices.Equal(bias.Shape, w.Shape[:1]), "linear", "bias %v beside %v", bias, w)
 	ops := t.dev.Ops()
 	y := t.NewVar("linear", result, x.Rows(), w.Shape[0])
-	n := &Node{Name: "linear", In: []*Var{x}, Out: []*Var{y}, Params: []*Param{w}, Accumulates: true}
+	n := &Node{Name: "linear", In: []*Var{x}, Out: []*Var{y}, Params: []*Param{w}, Overwrites: []*Param{w}, Accumulates: true}
 	if w.Trainable() {
 		n.Needs = []*Var{x}
 	}
@@ -80,7 +80,7 @@ func (t *Tape) linear(x *Var, w, bias *Param, result tensor.Dtype) *Var {
 	}
 	n.Backward = func(g *Grads) {
 		dy := g.Out(0)
-		linearGradients(ops, w, bias, dy, x.value)
+		linearGradients(ops, g, w, bias, dy, x.value)
 		if dx, accumulate := g.In(0); !dx.IsZero() {
 			ops.Matmul(tensor.Matmul{C: dx, A: dy, B: w.Value, Beta: beta(accumulate)})
 		}
@@ -89,10 +89,10 @@ func (t *Tape) linear(x *Var, w, bias *Param, result tensor.Dtype) *Var {
 	return y
 }
 
-// linearGradients adds to the gradients of a linear layer's weights and bias, where they are
-// wanted, from dy and the layer's input.
-func linearGradients(ops *tensor.Ops, w, bias *Param, dy, x tensor.Tensor) {
-	m := tensor.Matmul{C: w.Grad, A: dy, B: x, TransA: true, Beta: 1}
+// linearGradients makes the gradients of a linear layer's weights and bias, where they are
+// wanted, from dy and the layer's input. It may write that of the weights (Overwrites).
+func linearGradients(ops *tensor.Ops, g *Grads, w, bias *Param, dy, x tensor.Tensor) {
+	m := tensor.Matmul{C: w.Grad, A: dy, B: x, TransA: true, Beta: g.Beta(w)}
 	switch biased := bias != nil && bias.Trainable(); {
 	case w.Trainable():
 		if biased {

@@ -2,6 +2,7 @@ package autograd
 
 import (
 	"fmt"
+	"slices"
 
 	"ringtail/tensor"
 )
@@ -18,6 +19,7 @@ type Param struct {
 	// InArena, where it isn't nil, is the chunk of gradients that Grad becomes part of
 	// when a training program runs, and which the program makes; see GradChunk.
 	InArena *GradChunk
+	At      int // elements from the chunk's start to Grad's
 	// Chunk numbers the chunk that holds the weights, for hooks.
 	Chunk int
 	// Padded, where it is more than the first dimension, says that rows of zeros up to so
@@ -90,6 +92,9 @@ type Node struct {
 	Accumulates bool
 	// AddsOnly: Backward can only add; a first gradient is zeroed before it.
 	AddsOnly bool
+	// Overwrites are those of Params whose gradient Backward can write instead of adding
+	// to it, as Grads.Beta says.
+	Overwrites []*Param
 	// InPlace lists {out, in}: Out[out] may take over the memory of In[in].
 	InPlace [][2]int
 	// Remake tells how a result is cheaply made again; nil: it isn't.
@@ -219,9 +224,14 @@ type Grads struct {
 	// Train tells a FusedForward that gradients are wanted.
 	Train bool
 
-	in  []gradSlot
-	out []*buffer // nil where nothing flowed
+	in    []gradSlot
+	out   []*buffer // nil where nothing flowed
+	fresh []*Param  // whose gradient holds nothing yet
 }
+
+// Beta is 1 if the gradient of p, one of Overwrites, is added to, and 0 if it holds nothing
+// yet and is to be written.
+func (g *Grads) Beta(p *Param) float32 { return beta(!slices.Contains(g.fresh, p)) }
 
 // gradSlot is where the gradient of one input goes.
 type gradSlot struct {

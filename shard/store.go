@@ -47,13 +47,7 @@ type chunk struct {
 	// In place of memory for gradients, where they are in the arena; views are of the
 	// parameters whose Grad is part of it.
 	inArena *autograd.GradChunk
-	views   []view
-}
-
-// view is a parameter at an offset of a chunk.
-type view struct {
-	param  *autograd.Param
-	offset int
+	views   []*autograd.Param
 }
 
 // trained tells whether the chunk has gradients.
@@ -62,8 +56,8 @@ func (c *chunk) trained() bool { return c.inArena != nil || !c.grad.IsZero() }
 // bind sets where the chunk's gradients lie.
 func (c *chunk) bind(at tensor.Tensor) {
 	c.grad = at
-	for _, v := range c.views {
-		v.param.Grad = at.Slice(v.offset, v.param.Value.Len()).Reshape(v.param.Shape...)
+	for _, p := range c.views {
+		p.Grad = at.Slice(p.At, p.Value.Len()).Reshape(p.Shape...)
 	}
 }
 
@@ -144,12 +138,12 @@ func NewStore(dev tensor.Device, l *Layout, opt Options) (*Store, error) {
 func (s *Store) view(name string, chunk, offset int, shape []int) *autograd.Param {
 	c := s.chunks[chunk]
 	n := Spec{Shape: shape}.Len()
-	p := &autograd.Param{Name: name, Shape: shape, Chunk: chunk, Value: c.value.Slice(offset, n).Reshape(shape...), InArena: c.inArena}
+	p := &autograd.Param{Name: name, Shape: shape, Chunk: chunk, Value: c.value.Slice(offset, n).Reshape(shape...), InArena: c.inArena, At: offset}
 	if !c.grad.IsZero() {
 		p.Grad = c.grad.Slice(offset, n).Reshape(shape...)
 	}
 	if c.inArena != nil {
-		c.views = append(c.views, view{p, offset})
+		c.views = append(c.views, p)
 	}
 	return p
 }
