@@ -115,7 +115,7 @@ type Train struct {
 	Dtype       string  `yaml:"dtype" default:"auto" oneof:"auto|f32|bf16" help:"Weights and activations; auto: bf16 on a GPU, f32 on the CPU"`
 	Gradients   string  `yaml:"gradients" default:"auto" oneof:"auto|f32|bf16" help:"Gradients of weights; auto: as dtype where a step is one micro-batch, else f32"`
 	Repeatable  bool    `yaml:"deterministic" default:"true" help:"On a GPU, only what gives the same bytes on every run; false is faster"`
-	Recompute   string  `yaml:"recompute" default:"none" oneof:"none|selective|full" also:"false=none|true=full" help:"What is computed again in the backward pass instead of kept: selective, norms and activations, a third less memory of activations and a few percent more time; full, whole layers, nearly none and a third more work"`
+	Recompute   string  `yaml:"recompute" default:"none" oneof:"none|selective|full" also:"false=none|true=full" help:"What is computed again in the backward pass instead of kept: selective, norms and the like: some 30 % less memory for one or two percent more time; full, layers: nearly none, a third more work"`
 	RouterLoss  float64 `yaml:"router_loss" default:"-1" min:"-1" help:"Weight of the loss that keeps a mixture's experts equally busy; -1: the model's router_aux_loss_coef, 0: none"`
 }
 
