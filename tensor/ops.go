@@ -529,8 +529,8 @@ type ClipFactor struct {
 //	P −= lr · (M/bias1) / (√(V/bias2) + Eps)
 //
 // and Param = Master, rounded, where there is one. lr, bias1, bias2 come from Step.
-// Nothing changes where Step[StepSkip] is set. Param is Float, Master Wide; Grad, M
-// and V are Float or Wide, M and V of one type.
+// Nothing changes where Step[StepSkip] is set. Param is Float, or, without Master, Wide (weights that
+// are quantised from there); Master is Wide; Grad, M and V are Float or Wide, M and V of one type.
 //
 // With Stochastic, Param, M and V are rounded up or down at random, so that what is
 // expected is the exact value (Gupta et al. 2015): without it updates smaller than

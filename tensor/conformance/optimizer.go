@@ -106,8 +106,8 @@ func testAdamW(s *suite) {
 	for _, l := range layouts {
 		for _, n := range []int{0, 1, 2, 7, 16, 33, 1000, 5003} {
 			for _, c := range cases {
-				for i, state := range []string{"", ", Master", ", M and V as Param"} {
-					if i == 2 && !narrow(s.dev) {
+				for i, state := range []string{"", ", Master", ", M and V as Param", ", wide Param", ", wide Param and M and V"} {
+					if i >= 2 && !narrow(s.dev) {
 						continue
 					}
 					tr := s.trial(l, "AdamW of %d, %s%s", n, c.name, state)
@@ -123,7 +123,11 @@ func testAdamW(s *suite) {
 					}
 					block := stepBlock()
 					block[tensor.StepClip], block[tensor.StepSkip] = c.clip, c.skip
-					p, g := tr.values("Param", pv, n).out(), tr.either("Grad", gv, n)
+					param := tr.values
+					if i >= 3 {
+						param = tr.wide
+					}
+					p, g := param("Param", pv, n).out(), tr.either("Grad", gv, n)
 					var master *operand
 					moments, steps := tr.wide, 2
 					switch {
@@ -132,7 +136,7 @@ func testAdamW(s *suite) {
 						p.rounds(master)
 					case narrow(s.dev):
 						steps = 1 // more would round what is stored in between
-						if i == 2 {
+						if i == 2 || i == 3 {
 							moments = tr.values
 						}
 					}

@@ -38,7 +38,7 @@ func TestConformanceF8(t *testing.T) {
 					kinds[k.scaleA]++
 				}
 			}
-			if kinds[scaleOne] == 0 || kinds[scaleRows] == 0 {
+			if len(d.blas.plans) > 0 && (kinds[scaleOne] == 0 || kinds[scaleRows] == 0) { // none: other subtests were asked for
 				t.Errorf("%d products by cuBLASLt with one scale, %d with scales of rows; expected some of each", kinds[scaleOne], kinds[scaleRows])
 			}
 		})

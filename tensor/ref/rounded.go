@@ -142,7 +142,7 @@ func (c *copies) store() {
 const (
 	wideArguments   = " Mean RStd LSE LogProbs Entropies DLogProbs DEntropies Scale Cos Sin Master AMax AMaxT ScaleT ScaleA ScaleB Next AMax.All AMax.Rows AMax.Columns "
 	eitherArguments = " Add.0 Add.1 Add.2 Scale.0 SoftCap.0 SoftCap.1 Matmul.C Matmul.A Matmul.B Matmul.Bias Matmul.Pre SumRows.0 SumRows.1 EmbeddingBackward.0 " +
-		"DW DBias DWQ DWK GroupedOuter.C Sample.Logits SumSquares.1 Grad M V AMax.X Quantize.X "
+		"DW DBias DWQ DWK GroupedOuter.C Sample.Logits SumSquares.1 Param Grad M V AMax.X Quantize.X "
 	doubleArguments = " Loss Step Check SumSquares.0 "
 )
 

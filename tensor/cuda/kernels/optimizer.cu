@@ -322,6 +322,10 @@ template <class P, class G, class M, bool master> DEVICE void adamW(const AdamWA
 // param_gradient_moments
 KERNEL(adamw_f32_f32_f32, 256, AdamWArgs, adamW<float, float, float, false>)
 KERNEL(adamw_master_f32_f32_f32, 256, AdamWArgs, adamW<float, float, float, true>)
+// Weights that are quantised to 8 bits from float32.
+KERNEL(adamw_f32_bf16_bf16, 256, AdamWArgs, adamW<float, bf16, bf16, false>)
+KERNEL(adamw_f32_bf16_f32, 256, AdamWArgs, adamW<float, bf16, float, false>)
+KERNEL(adamw_f32_f32_bf16, 256, AdamWArgs, adamW<float, float, bf16, false>)
 #define ADAMW(t, T)                                                                      \
     KERNEL(adamw_##t##_##t##_##t, 256, AdamWArgs, adamW<T, T, T, false>)                 \
     KERNEL(adamw_##t##_##t##_f32, 256, AdamWArgs, adamW<T, T, float, false>)             \
