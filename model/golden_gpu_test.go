@@ -47,7 +47,7 @@ func TestGoldenModelsBF16(t *testing.T) {
 				return
 			}
 			p := g.pack()
-			s := newStepper(t, loadGolden(t, dir, dev, Options{}), p, false, false)
+			s := newStepper(t, loadGolden(t, dir, dev, Options{}), p, false, "none")
 			s.prog.Forward()
 			got := tensor.GetFloat64(s.logits.Value())
 			var most float64
@@ -77,10 +77,10 @@ func TestGoldenModelsBF16(t *testing.T) {
 			if !(math.Abs(loss-g.loss) <= 1e-2*g.loss) {
 				t.Errorf("loss %.6f, want %.6f", loss, g.loss)
 			}
-			for _, checkpoint := range []bool{false, true} {
-				s := newStepper(t, loadGolden(t, dir, dev, Options{Train: true, Grad: tensor.F32}), p, true, checkpoint)
+			for _, recompute := range []string{"none", "selective", "full"} {
+				s := newStepper(t, loadGolden(t, dir, dev, Options{Train: true, Grad: tensor.F32, GradsInArena: recompute != "none"}), p, true, recompute)
 				if loss := s.gradients(); !(math.Abs(loss-g.loss) <= 1e-2*g.loss) {
-					t.Errorf("training (recomputation %v): loss %.6f, want %.6f", checkpoint, loss, g.loss)
+					t.Errorf("training (recompute %s): loss %.6f, want %.6f", recompute, loss, g.loss)
 				}
 			}
 		})

@@ -3,7 +3,6 @@ package model
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -145,13 +144,14 @@ func i32(t *testing.T, dev tensor.Device, v []int32) tensor.Tensor {
 	return x
 }
 
-func newStepper(t *testing.T, m *Model, p *packed, train, checkpoint bool) *stepper {
+// newStepper compiles a pass; recompute is none, selective or full.
+func newStepper(t *testing.T, m *Model, p *packed, train bool, recompute string) *stepper {
 	dev := m.Device()
 	s := &stepper{m: m, loss: newTensor(t, dev, tensor.F64, 3), scale: newTensor(t, dev, dev.Float().Wide(), 1), step: newTensor(t, dev, tensor.F64, tensor.StepSize)}
 	tensor.SetFloat64(s.scale, []float64{1 / float64(max(p.trained, 1))})
 	tape := autograd.NewTape(dev)
 	in := Inputs{IDs: tape.Input("ids", i32(t, dev, p.ids)), Positions: tape.Input("positions", i32(t, dev, p.positions)),
-		Starts: tape.Input("starts", i32(t, dev, p.starts)), Longest: p.longest, Checkpoint: checkpoint}
+		Starts: tape.Input("starts", i32(t, dev, p.starts)), Longest: p.longest, Checkpoint: recompute == "full"}
 	h, err := m.Hidden(tape, in)
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func newStepper(t *testing.T, m *Model, p *packed, train, checkpoint bool) *step
 	}
 	m.Loss(tape, h, tape.Input("targets", i32(t, dev, p.targets)), s.loss, s.scale)
 	arena := autograd.NewArena(dev)
-	s.prog, err = tape.Compile(arena, autograd.Options{Train: train})
+	s.prog, err = tape.Compile(arena, autograd.Options{Train: train, Gradients: m.Store.Gradients(), Selective: recompute == "selective"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func testGolden(t *testing.T, dir string, dev tensor.Device) {
 	p := g.pack()
 	t.Run("logits", func(t *testing.T) {
 		m := loadGolden(t, dir, dev, Options{})
-		s := newStepper(t, m, p, false, false)
+		s := newStepper(t, m, p, false, "none")
 		s.prog.Forward()
 		got := tensor.GetFloat64(s.logits.Value())
 		var most, worst float64
@@ -249,8 +249,8 @@ func testGolden(t *testing.T, dir string, dev tensor.Device) {
 			t.Errorf("loss %.8f, want %.8f", loss, g.loss)
 		}
 	})
-	for _, checkpoint := range []bool{false, true} {
-		t.Run(fmt.Sprintf("gradients/checkpoint=%v", checkpoint), func(t *testing.T) {
+	for _, recompute := range []string{"none", "selective", "full"} {
+		t.Run("gradients/recompute="+recompute, func(t *testing.T) {
 			f, err := safetensors.Open(filepath.Join(dir, "grads.safetensors"))
 			if errors.Is(err, os.ErrNotExist) {
 				return
@@ -259,8 +259,8 @@ func testGolden(t *testing.T, dir string, dev tensor.Device) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			m := loadGolden(t, dir, dev, Options{Train: true})
-			s := newStepper(t, m, p, true, checkpoint)
+			m := loadGolden(t, dir, dev, Options{Train: true, GradsInArena: recompute != "none"})
+			s := newStepper(t, m, p, true, recompute)
 			if loss := s.gradients(); math.Abs(loss-g.loss) > 1e-5*max(1, g.loss) {
 				t.Errorf("loss %.8f, want %.8f", loss, g.loss)
 			}
@@ -314,10 +314,10 @@ func testGoldenSteps(t *testing.T, dir string, dev tensor.Device, p *packed) {
 		t.Fatal(err)
 	}
 	defer after.Close()
-	m := loadGolden(t, dir, dev, Options{Train: true, Decay: func(string, []int) bool { return true }})
+	m := loadGolden(t, dir, dev, Options{Train: true, GradsInArena: true, Decay: func(string, []int) bool { return true }})
 	value := func(p *autograd.Param) tensor.Tensor { return p.Value }
 	before := asStored(m, value)
-	s := newStepper(t, m, p, true, false)
+	s := newStepper(t, m, p, true, "none")
 	block := make([]float64, tensor.StepSize)
 	for i := range want.Losses {
 		block[tensor.StepLR] = 1e-3

@@ -45,7 +45,7 @@ func TestPackedEqualsAlone(t *testing.T) {
 				most := map[string]float64{"cpu": 2e-5, "ref": 1e-12}[device]
 				m := newModel(t, open(), Options{Head: CausalLM}, fields)
 				run := func(p *packed) (logits []float64, loss []float64) {
-					s := newStepper(t, m, p, false, false)
+					s := newStepper(t, m, p, false, "none")
 					s.prog.Forward()
 					return tensor.GetFloat64(s.logits.Value()), tensor.GetFloat64(s.loss)
 				}
