@@ -119,9 +119,12 @@ const faultVar = "RINGTAIL_TEST_FAULT"
 // child runs TestFaultChild in a process with these variables and gives what it printed.
 func child(t *testing.T, what string, variables ...string) string {
 	t.Helper()
-	library := emulated(t)
 	c := exec.Command(os.Args[0], "-test.run=^TestFaultChild$", "-test.v")
-	c.Env = append(append(os.Environ(), faultVar+"="+what, "RINGTAIL_LIBCUDA="+library, "RINGTAIL_LIBCUBLASLT="+library, "RINGTAIL_LIBCUDNN=off"), variables...)
+	c.Env = append(os.Environ(), faultVar+"="+what)
+	if !onGPU() {
+		library := emulated(t)
+		c.Env = append(append(c.Env, "RINGTAIL_LIBCUDA="+library, "RINGTAIL_LIBCUBLASLT="+library, "RINGTAIL_LIBCUDNN=off"), variables...)
+	}
 	late := time.AfterFunc(time.Minute, func() { c.Process.Kill() })
 	defer late.Stop()
 	text, err := c.CombinedOutput()
@@ -167,6 +170,11 @@ func TestFaultChild(t *testing.T) {
 			d.Ops().Scale(x, 2)
 		}
 		g.Launch()
+		if onGPU() {
+			nowhere := x
+			nowhere.Addr = 256
+			d.Ops().Scale(nowhere, 2)
+		}
 		for range 3 {
 			err := d.Sync()
 			if !Sticky(err) {
@@ -193,6 +201,9 @@ func TestFaultChild(t *testing.T) {
 
 // TestDeviceShortage: the GPU's own memory ends.
 func TestDeviceShortage(t *testing.T) {
+	if onGPU() {
+		t.Skip("the GPU's is large")
+	}
 	text := child(t, "memory", "RINGTAIL_EMULATOR_MEMORY=67108864")
 	if !strings.Contains(text, "said cuMemAllocAsync: CUDA_ERROR_OUT_OF_MEMORY (2): 100.0 MiB wanted on cuda:0") || !strings.Contains(text, "the GPU has 64.0 MiB") {
 		t.Error(text)
@@ -202,7 +213,11 @@ func TestDeviceShortage(t *testing.T) {
 // TestStickyError: an error that ends the context is what every Sync returns from then on;
 // nothing hangs or crashes.
 func TestStickyError(t *testing.T) {
-	for _, fault := range []string{"cuLaunchKernel=700@4", "cuStreamSynchronize=719@2", "cuGraphLaunch=715@1"} {
+	faults := []string{"cuLaunchKernel=700@4", "cuStreamSynchronize=719@2", "cuGraphLaunch=715@1"}
+	if onGPU() {
+		faults = []string{"a kernel at an address that isn't there=700"}
+	}
+	for _, fault := range faults {
 		text := child(t, "sticky", "RINGTAIL_EMULATOR_FAIL="+fault)
 		if n := strings.Count(text, "said cuda:0 has stopped; the fault may be an earlier kernel's, which CUDA_LAUNCH_BLOCKING=1 finds: cu"); n != 3 {
 			t.Errorf("%s: said %d times\n%s", fault, n, text)
