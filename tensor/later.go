@@ -10,7 +10,8 @@ type Pending interface {
 // Reader is a Device that copies to the host without waiting: the caller enqueues more
 // and looks at the numbers when they have come.
 type Reader interface {
-	// ReadLater enqueues a copy of src, which is dense and small (a loss, a step block).
+	// ReadLater enqueues a copy of src, which is dense and small (a loss, a step block,
+	// a number for each token).
 	ReadLater(src Tensor) Pending
 }
 
@@ -35,6 +36,31 @@ type done struct {
 }
 
 func (d done) Wait() ([]byte, error) { return d.data, d.err }
+
+// GetFloat32Later starts reading a dense float tensor, as GetFloat32 does; what it returns
+// waits for the numbers.
+func GetFloat32Later(src Tensor) func() ([]float32, error) {
+	src.mustBeFloat()
+	pending, out := ReadLater(src), make([]float32, src.Len())
+	return func() ([]float32, error) {
+		data, err := pending.Wait()
+		switch src.Dtype {
+		case F32:
+			copy(bytesOf(out), data)
+		case F64:
+			wide := make([]float64, len(out))
+			copy(bytesOf(wide), data)
+			for i, x := range wide {
+				out[i] = float32(x)
+			}
+		default:
+			half := make([]uint16, len(out))
+			copy(bytesOf(half), data)
+			widen(out, src.Dtype, half)
+		}
+		return out, err
+	}
+}
 
 // GetFloat64Later starts reading a dense F64 tensor; what it returns waits for the numbers.
 func GetFloat64Later(src Tensor) func() ([]float64, error) {

@@ -231,14 +231,10 @@ func (p *ppo) ptxGradient() (float64, error) {
 			return 0, err
 		}
 		pass.load(b)
-		pass.prog.Forward()
-		pass.prog.Backward()
+		pass.prog.ForwardBackward()
 	}
-	if err := p.dev.Sync(); err != nil {
-		return 0, err
-	}
-	loss := tensor.GetFloat64(p.loss)
-	return loss[0] / math.Max(loss[1], 1), nil
+	loss, err := tensor.GetFloat64Later(p.loss)()
+	return loss[0] / math.Max(loss[1], 1), err
 }
 
 // learn makes the optimizer step of both models, and moves the running mean of the actor's

@@ -10,6 +10,7 @@ import (
 	"ringtail/data"
 	"ringtail/engine"
 	"ringtail/rng"
+	"ringtail/tensor"
 )
 
 // gather makes experience: it samples answers to the next prompts and has them
@@ -125,8 +126,12 @@ func (p *ppo) answer(ctx context.Context, prompts [][]int32, stream string, firs
 
 // judge has answers scored: the reference's log-probabilities, the reward model's
 // normalised scores and, where wanted, the critic's values, all in packed passes
-// over the same micro-batches.
-func (p *ppo) judge(ctx context.Context, x *experience, temperature float64, values bool) error {
+// over the same micro-batches. The passes of one are enqueued before the figures of the
+// one ahead of it are read.
+func (p *ppo) judge(ctx context.Context, x *experience, temperature float64, values bool) (err error) {
+	none := func() error { return nil }
+	read := none
+	defer func() { err = errors.Join(err, read()) }()
 	return p.eachMicro(x, allOf(len(x.answers)), func(list []int, b *data.Batch) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -137,48 +142,68 @@ func (p *ppo) judge(ctx context.Context, x *experience, temperature float64, val
 		}
 		ref.load(b)
 		ref.prog.Forward()
-		if err := p.dev.Sync(); err != nil {
-			return err
+		logProbs := tensor.GetFloat32Later(ref.logProbs.Value())
+		scores, err := p.scoresLater(p.passes.rewards, b)
+		var critic func() ([]float32, error)
+		if err == nil && values {
+			critic, err = p.scoresLater(p.passes.values, b)
 		}
-		logProbs, _ := ref.read()
+		before := read
+		read = func() error { return p.note(x, list, b, logProbs, scores, critic) }
+		return errors.Join(before(), err)
+	})
+}
+
+// note keeps what the passes over a micro-batch found; those that weren't enqueued are nil.
+func (p *ppo) note(x *experience, list []int, b *data.Batch, logProbs, scores, critic func() ([]float32, error)) error {
+	found, err := logProbs()
+	if err == nil {
 		for k, i := range list {
-			copy(x.of(x.refLogProbs, i), logProbs[x.firstTarget(b, k, i):])
+			copy(x.of(x.refLogProbs, i), found[x.firstTarget(b, k, i):])
 		}
-		scores, err := p.scoresOf(p.passes.rewards, b)
-		if err != nil {
-			return err
-		}
-		for k, i := range list {
-			x.scores[i] = float32(p.reward.Config.Reward.Apply(float64(scores[b.Starts[k+1]-1])))
-		}
-		if !values {
-			return nil
-		}
-		if scores, err = p.scoresOf(p.passes.values, b); err != nil {
-			return err
-		}
-		for k, i := range list {
-			at := x.firstTarget(b, k, i)
-			for t := range x.of(x.values, i) {
-				x.of(x.values, i)[t] = float32(p.critic.Config.Reward.Apply(float64(scores[at+t])))
+	}
+	if scores != nil {
+		found, more := scores()
+		if err = errors.Join(err, more); err == nil {
+			for k, i := range list {
+				x.scores[i] = float32(p.reward.Config.Reward.Apply(float64(found[b.Starts[k+1]-1])))
 			}
 		}
-		return nil
-	})
+	}
+	if critic == nil {
+		return err
+	}
+	found, more := critic()
+	if err = errors.Join(err, more); err != nil {
+		return err
+	}
+	for k, i := range list {
+		at := x.firstTarget(b, k, i)
+		for t := range x.of(x.values, i) {
+			x.of(x.values, i)[t] = float32(p.critic.Config.Reward.Apply(float64(found[at+t])))
+		}
+	}
+	return nil
 }
 
 // scoresOf runs a pass with a scalar head, without gradients: a raw score at each token.
 func (p *ppo) scoresOf(pass func(*ppo, *data.Batch, bool) (*scorePass, error), b *data.Batch) ([]float32, error) {
+	read, err := p.scoresLater(pass, b)
+	if err != nil {
+		return nil, err
+	}
+	return read()
+}
+
+// scoresLater enqueues such a pass; what it returns waits for it.
+func (p *ppo) scoresLater(pass func(*ppo, *data.Batch, bool) (*scorePass, error), b *data.Batch) (func() ([]float32, error), error) {
 	s, err := pass(p, b, false)
 	if err != nil {
 		return nil, err
 	}
 	s.load(b)
 	s.prog.Forward()
-	if err := p.dev.Sync(); err != nil {
-		return nil, err
-	}
-	return s.read(), nil
+	return tensor.GetFloat32Later(s.scores.Value()), nil
 }
 
 // firstTarget is where, in a packed row, the token stands that answer i's first token is

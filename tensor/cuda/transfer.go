@@ -2,6 +2,8 @@ package cuda
 
 import (
 	"fmt"
+	"os"
+	"slices"
 	"unsafe"
 
 	"ringtail/tensor"
@@ -9,14 +11,14 @@ import (
 
 // Copies between host and device go through pinned memory, so that they run at the
 // link's speed and the host doesn't wait for them: pieces of a ring for what is written
-// or read at once, and small slots of their own for what is read later.
+// or read at once, and slots of their own for what is read later.
 
 const (
 	ringBytes  = 16 << 20
 	pieceBytes = 4 << 20 // of one copy at most
 	mostPieces = 256     // on their way at most
-	laterSlots = 64
-	laterBytes = 1024 // of a slot
+	laterSlots = 64      // at most
+	laterBytes = 1 << 20 // of a slot at most
 )
 
 // transfer is a device's pinned memory.
@@ -26,6 +28,7 @@ type transfer struct {
 	flight []piece // from the oldest on
 	idle   []uintptr
 	later  []*later // that are free
+	slots  int      // made
 	events []uintptr
 }
 
@@ -37,27 +40,66 @@ type piece struct {
 
 func (t *transfer) open() error {
 	var err error
-	if t.pinned, err = newPinned(ringBytes + laterSlots*laterBytes); err != nil {
+	if t.pinned, err = newPinned(ringBytes); err != nil {
 		return err
 	}
-	for range mostPieces + laterSlots {
-		var event uintptr
-		const disableTiming = 2
-		if err := check("cuEventCreate", call(cu.eventCreate, address(&event), disableTiming)); err != nil {
+	for range mostPieces {
+		event, err := t.newEvent()
+		if err != nil {
 			return err
 		}
-		t.events = append(t.events, event)
-	}
-	t.idle = append(t.idle, t.events[:mostPieces]...)
-	for i, event := range t.events[mostPieces:] {
-		t.later = append(t.later, &later{mem: t.pinned.mem[ringBytes+i*laterBytes:][:laterBytes], event: event})
+		t.idle = append(t.idle, event)
 	}
 	return nil
+}
+
+func (t *transfer) newEvent() (event uintptr, err error) {
+	const disableTiming = 2
+	if err = check("cuEventCreate", call(cu.eventCreate, address(&event), disableTiming)); err == nil {
+		t.events = append(t.events, event)
+	}
+	return event, err
+}
+
+// slot takes a free slot of at least n bytes, or makes one; nil if there can be none.
+func (t *transfer) slot(n int) *later {
+	best := -1
+	for i, l := range t.later {
+		if len(l.pinned.mem) >= n && (best < 0 || len(l.pinned.mem) < len(t.later[best].pinned.mem)) {
+			best = i
+		}
+	}
+	if best >= 0 {
+		l := t.later[best]
+		t.later = slices.Delete(t.later, best, best+1)
+		return l
+	}
+	if n > laterBytes || t.slots == laterSlots {
+		return nil
+	}
+	size := os.Getpagesize()
+	for size < n {
+		size *= 2
+	}
+	mem, err := newPinned(size)
+	if err != nil {
+		return nil
+	}
+	event, err := t.newEvent()
+	if err != nil {
+		mem.free()
+		return nil
+	}
+	t.slots++
+	return &later{pinned: mem, event: event}
 }
 
 func (t *transfer) close() {
 	for _, event := range t.events {
 		call(cu.eventDestroy, event)
+	}
+	for _, l := range t.later {
+		l.pinned.free()
 	}
 	if t.pinned != nil {
 		t.pinned.free()
@@ -148,12 +190,12 @@ func (d *Device) Read(dst []byte, src tensor.Tensor) {
 	}
 }
 
-// later is a small copy to the host that nobody has waited for yet.
+// later is a copy to the host that nobody has waited for yet, or its free slot.
 type later struct {
-	d     *Device
-	mem   []byte
-	event uintptr
-	n     int
+	d      *Device
+	pinned *pinned
+	event  uintptr
+	n      int
 }
 
 // ReadLater enqueues a copy to the host. One that is large, or one too many, is waited for.
@@ -161,18 +203,19 @@ func (d *Device) ReadLater(src tensor.Tensor) tensor.Pending {
 	if !src.Dense() {
 		panic(fmt.Sprintf("cuda: %v of stride %d read", src, src.Stride))
 	}
-	t, n := &d.transfer, src.Bytes()
-	if n > laterBytes || len(t.later) == 0 {
+	n := src.Bytes()
+	d.enter()
+	defer d.leave()
+	l := d.transfer.slot(n)
+	if l == nil {
 		out := make([]byte, n)
 		d.Read(out, src)
 		return arrived{d, out}
 	}
-	d.enter()
-	defer d.leave()
-	l := t.later[len(t.later)-1]
-	t.later = t.later[:len(t.later)-1]
 	l.d, l.n = d, n
-	d.fail(check("cuMemcpyDtoHAsync", call(cu.memcpyDtoHAsync, address(&l.mem[0]), src.Addr, uintptr(n), d.stream)))
+	if n > 0 {
+		d.fail(check("cuMemcpyDtoHAsync", call(cu.memcpyDtoHAsync, address(&l.pinned.mem[0]), src.Addr, uintptr(n), d.stream)))
+	}
 	d.fail(check("cuEventRecord", call(cu.eventRecord, l.event, d.stream)))
 	return l
 }
@@ -184,7 +227,7 @@ func (l *later) Wait() ([]byte, error) {
 	if !Sticky(d.err) {
 		d.fail(check("cuEventSynchronize", call(cu.eventSync, l.event)))
 	}
-	out := append([]byte(nil), l.mem[:l.n]...)
+	out := append([]byte(nil), l.pinned.mem[:l.n]...)
 	d.transfer.later = append(d.transfer.later, l)
 	return out, d.told()
 }

@@ -45,9 +45,14 @@ func TestTransfers(t *testing.T) {
 	}
 	var pending []asked
 	for i := range 2 * laterSlots {
-		at, n := r.IntN(1000), 1+r.IntN(laterBytes)
-		if i == 5 {
+		at, n := r.IntN(1000), 1+r.IntN(30000)
+		switch i {
+		case 5:
 			n = 3 * laterBytes
+		case 6:
+			n = laterBytes
+		case 7:
+			n = 0
 		}
 		pending = append(pending, asked{d.ReadLater(x.Slice(at, n)), bytes.Clone(want[at : at+n])})
 		write(r.IntN(1000), 200)
@@ -64,8 +69,8 @@ func TestTransfers(t *testing.T) {
 			t.Fatalf("read later: other bytes (%v)", err)
 		}
 	}
-	if len(d.transfer.later) != laterSlots {
-		t.Errorf("%d of %d slots are free again", len(d.transfer.later), laterSlots)
+	if n := len(d.transfer.later); n != d.transfer.slots || n == 0 {
+		t.Errorf("%d of %d slots are free again", n, d.transfer.slots)
 	}
 	if err := d.Sync(); err != nil {
 		t.Fatal(err)
