@@ -135,7 +135,11 @@ func (l *learner) badWeights() string {
 
 func (l *learner) badGradient() string {
 	for _, e := range l.model.Store.Layout.Entries {
-		if p := l.model.Store.Param(e.Name); !p.Grad.IsZero() && !finite(p.Grad) {
+		p := l.model.Store.Param(e.Name)
+		if p.InArena != nil && !p.InArena.Held() {
+			return "" // another program has run in the arena
+		}
+		if p.Trainable() && !finite(p.Grad) {
 			return "the gradient of " + e.Name
 		}
 	}
