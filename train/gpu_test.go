@@ -207,10 +207,30 @@ func TestGPUReinforcement(t *testing.T) {
 // plainly is a device that neither records graphs nor reads later.
 type plainly struct{ tensor.Device }
 
-// recording counts the graphs that a device records and how often they are launched.
+// recording counts the graphs that a device records and how often they are launched. In
+// some steps, counted from 1, it makes a loss that isn't a number.
 type recording struct {
 	*cuda.Device
 	graphs, launches int
+	broken           []int
+	step             int
+	ops              tensor.Ops
+}
+
+func (r *recording) Ops() *tensor.Ops {
+	if r.ops.Zero == nil {
+		r.ops = *r.Device.Ops()
+		r.ops.Zero = func(x tensor.Tensor) {
+			r.Device.Ops().Zero(x)
+			if x.Dtype != tensor.F64 || x.Len() != 3 {
+				return
+			}
+			if r.step++; slices.Contains(r.broken, r.step) {
+				tensor.SetFloat64(x, []float64{math.NaN(), 0, 0})
+			}
+		}
+	}
+	return &r.ops
 }
 
 type countedGraph struct {
@@ -236,16 +256,18 @@ func TestGPUGraphs(t *testing.T) {
 		name, objective, text string
 		sets                  []string
 		least                 int // launches of graphs
+		broken                []int
 	}{
-		{"sft", "sft", base(t), append([]string{"train.steps=9", "train.batch=7", "train.micro_tokens=64", "log.every=2"}, small...), 30},
-		{"windows", "pretrain", base(t), append([]string{"data.train=[" + windowsText(t) + "]", "train.steps=8", "train.micro_tokens=160"}, small...), 6},
-		{"ppo", "ppo", ppoBase(dir), []string{"train.rollouts=2", "ppo.prompts=4", "ppo.epochs=2", "ppo.max_tokens=6", "eval.answers=2", "samples.off=true"}, 20},
+		{"sft", "sft", base(t), append([]string{"train.steps=9", "train.batch=7", "train.micro_tokens=64", "log.every=2"}, small...), 30, nil},
+		{"skips", "sft", base(t), append([]string{"train.steps=10", "train.batch=4", "train.micro_tokens=64", "eval.every=100"}, small[:2]...), 20, []int{2, 5, 6, 9}},
+		{"windows", "pretrain", base(t), append([]string{"data.train=[" + windowsText(t) + "]", "train.steps=8", "train.micro_tokens=160"}, small...), 6, nil},
+		{"ppo", "ppo", ppoBase(dir), []string{"train.rollouts=2", "ppo.prompts=4", "ppo.epochs=2", "ppo.max_tokens=6", "eval.answers=2", "samples.off=true"}, 20, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if testing.Short() && c.name == "ppo" {
 				t.Skip("long")
 			}
-			dev := &recording{Device: emulated(t, tensor.BF16)}
+			dev := &recording{Device: emulated(t, tensor.BF16), broken: c.broken}
 			plain, graphs := filepath.Join(t.TempDir(), "run"), filepath.Join(t.TempDir(), "run")
 			on := func(dir string, dev tensor.Device) {
 				t.Helper()
@@ -254,8 +276,12 @@ func TestGPUGraphs(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			on(plain, plainly{dev.Device})
+			on(plain, plainly{dev})
+			dev.step = 0
 			on(graphs, dev)
+			if last := metricsOf(t, graphs); last[len(last)-1]["skipped"] != float64(len(c.broken)) {
+				t.Errorf("%v steps were skipped, want %d", last[len(last)-1]["skipped"], len(c.broken))
+			}
 			want, got := outcome(t, plain), outcome(t, graphs)
 			delete(got, runs.AlgorithmsFile)
 			same(t, got, want)
