@@ -3,6 +3,7 @@ package cuda
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -38,7 +39,9 @@ func TestConformanceF8(t *testing.T) {
 					kinds[k.scaleA]++
 				}
 			}
-			if len(d.blas.plans) > 0 && (kinds[scaleOne] == 0 || kinds[scaleRows] == 0) { // none: other subtests were asked for
+			t.Logf("%s: %d products by cuBLASLt with one scale, %d with scales of rows", d.blas.lib.Version, kinds[scaleOne], kinds[scaleRows])
+			// None at all: other subtests were asked for. Scales of rows hang on the library.
+			if len(d.blas.plans) > 0 && (kinds[scaleOne] == 0 || kinds[scaleRows] == 0 && !onGPU()) {
 				t.Errorf("%d products by cuBLASLt with one scale, %d with scales of rows; expected some of each", kinds[scaleOne], kinds[scaleRows])
 			}
 		})
@@ -182,7 +185,11 @@ func (b *f8Bench) product(what string, m tensor.Matmul, plain tensor.Matmul, fas
 	ops.SumSquares(squares.Slice(1, 1), exact)
 	l, s := tensor.GetFloat64(largest), tensor.GetFloat64(squares)
 	off, noise := l[1]/l[0], math.Sqrt(s[1]/s[0])
-	if !(off < 0.02) || !(noise < 0.1) {
+	limit := 0.02
+	if fast {
+		limit = 0.05
+	}
+	if !(off < limit) || !(noise < 0.1) {
 		b.t.Errorf("%s: fp8's product is off by %.3g of its largest element from bfloat16's of the same numbers, and by %.3g from that of the numbers before rounding", what, off, noise)
 	}
 	if strings.Contains(what, "dW") { // gradients of weights are added to
@@ -277,4 +284,161 @@ func printF8(t *testing.T, d *Device, s stepShape, micros float64) {
 	ms := float64(s.layers) / 1000
 	fmt.Printf("%s, a step's %d layers: products bf16 %.1f ms, fp8 %.1f ms (x%.2f) and making operands %.1f ms, of which amax %.1f: x%.2f; weights from float32, once an update, %.1f ms\n",
 		s.name, s.layers, bf16*ms, fp8*ms, bf16/fp8, (quantize+amax)*ms, amax*ms, bf16/(fp8+quantize+amax), weights*ms)
+}
+
+// TestF8Learns trains an MLP on noisy answers of another one, in bfloat16 and as docs/fp8.md says: the
+// layouts, formats and scales of all three products, weights from float32 by the last update's amax.
+func TestF8Learns(t *testing.T) {
+	d := openF8(t, Options{Float: tensor.BF16})
+	defer d.Close()
+	first, bf16 := learn(t, d, false)
+	_, fp8 := learn(t, d, true)
+	t.Logf("loss of the first step %.5f, of the last 50 of 200 steps: bfloat16 %.5f, fp8 %.5f", first, bf16, fp8)
+	if !(bf16 < first/2) || !(math.Abs(fp8/bf16-1) < 0.02) { // noise alone is 0.25
+		t.Errorf("loss of the first step %.5f, of the last 50 of 200: bfloat16 %.5f, fp8 %.5f; expected less than half, and a difference within 2%%", first, bf16, fp8)
+	}
+}
+
+// f8Linear is a linear layer y = x·Wᵀ with float32 parameters, in bfloat16 or fp8.
+type f8Linear struct {
+	b                 *f8Bench
+	eight             bool
+	value, grad, m, v tensor.Tensor // [out, in]
+	plain             tensor.Tensor // bfloat16
+	w, wt             tensor.Tensor // fp8
+	most, next, scale tensor.Tensor
+	x                 tensor.Tensor
+	xt, scaleX        tensor.Tensor
+	rows, in, out     int
+}
+
+func newF8Linear(b *f8Bench, eight bool, rows, in, out int, random *rand.Rand) *f8Linear {
+	l := &f8Linear{b: b, eight: eight, rows: rows, in: in, out: out, value: b.tensor(tensor.F32, out, in), grad: b.tensor(tensor.BF16, out, in),
+		m: b.tensor(tensor.BF16, out, in), v: b.tensor(tensor.BF16, out, in), plain: b.tensor(tensor.BF16, out, in),
+		w: b.tensor(tensor.F8E4M3, out, in), wt: b.tensor(tensor.F8E4M3, in, out), most: b.tensor(tensor.F32, 1), next: b.tensor(tensor.F32, 1),
+		scale: b.tensor(tensor.F32, 1), xt: b.tensor(tensor.F8E4M3, in, rows), scaleX: b.tensor(tensor.F32, 1)}
+	v := make([]float64, out*in)
+	for i := range v {
+		v[i] = random.NormFloat64() / math.Sqrt(float64(in))
+	}
+	tensor.SetFloat64(l.value, v)
+	ops := b.d.Ops()
+	ops.Zero(l.m)
+	ops.Zero(l.v)
+	ops.Zero(l.most)
+	ops.AMax(tensor.AMax{X: l.value, All: l.most})
+	l.requantize()
+	return l
+}
+
+func (l *f8Linear) requantize() {
+	ops := l.b.d.Ops()
+	ops.Zero(l.next)
+	ops.Quantize(tensor.Quantize{X: l.value, Q: l.w, QT: l.wt, AMax: l.most, Scale: l.scale, Next: l.next})
+	ops.Copy(l.most, l.next)
+	ops.Copy(l.plain, l.value)
+}
+
+// eights quantises x by its own amax.
+func (l *f8Linear) eights(x tensor.Tensor, format tensor.Dtype, qt, scale tensor.Tensor) (q tensor.Tensor) {
+	ops, most := l.b.d.Ops(), l.b.tensor(tensor.F32, 1)
+	q = l.b.tensor(format, x.Rows(), x.Cols())
+	ops.Zero(most)
+	ops.AMax(tensor.AMax{X: x, All: most})
+	ops.Quantize(tensor.Quantize{X: x, Q: q, QT: qt, AMax: most, Scale: scale})
+	return q
+}
+
+func (l *f8Linear) forward(y, x tensor.Tensor) {
+	l.x = x
+	ops := l.b.d.Ops()
+	if !l.eight {
+		ops.Matmul(tensor.Matmul{C: y, A: x, B: l.plain, TransB: true})
+		return
+	}
+	q := l.eights(x, tensor.F8E4M3, l.xt, l.scaleX)
+	ops.Matmul(tensor.Matmul{C: y, A: q, B: l.w, TransB: true, ScaleA: l.scaleX, ScaleB: l.scale, FastSum: true})
+}
+
+// backward sets the gradient of the weights and, if it is wanted, dx.
+func (l *f8Linear) backward(dx, dy tensor.Tensor) {
+	ops := l.b.d.Ops()
+	ops.Zero(l.grad)
+	if !l.eight {
+		ops.Matmul(tensor.Matmul{C: l.grad, A: dy, B: l.x, TransA: true, Beta: 1})
+		if !dx.IsZero() {
+			ops.Matmul(tensor.Matmul{C: dx, A: dy, B: l.plain})
+		}
+		return
+	}
+	dyt, scale := l.b.tensor(tensor.F8E5M2, l.out, l.rows), l.b.tensor(tensor.F32, 1)
+	q := l.eights(dy, tensor.F8E5M2, dyt, scale)
+	ops.Matmul(tensor.Matmul{C: l.grad, A: dyt, B: l.xt, TransB: true, ScaleA: scale, ScaleB: l.scaleX, Beta: 1})
+	if !dx.IsZero() {
+		ops.Matmul(tensor.Matmul{C: dx, A: q, B: l.wt, TransB: true, ScaleA: scale, ScaleB: l.scale})
+	}
+}
+
+func (l *f8Linear) update(step tensor.Tensor) {
+	n := l.out * l.in
+	l.b.d.Ops().AdamW(tensor.AdamW{Param: l.value.Reshape(n), Grad: l.grad.Reshape(n), M: l.m.Reshape(n), V: l.v.Reshape(n), Step: step,
+		Beta1: 0.9, Beta2: 0.95, Eps: 1e-8})
+	l.requantize()
+}
+
+// learn returns the loss of the first and the mean loss of the last 50 of 200 steps.
+func learn(t *testing.T, d *Device, eight bool) (first, last float64) {
+	const rows, in, hidden, out, steps = 128, 32, 64, 16, 200
+	b := &f8Bench{t: t, d: d}
+	defer b.free()
+	random := rand.New(rand.NewPCG(3, 4))
+	teacher := []*f8Linear{newF8Linear(b, false, rows, in, hidden, random), newF8Linear(b, false, rows, hidden, out, random)}
+	student := []*f8Linear{newF8Linear(b, eight, rows, in, hidden, random), newF8Linear(b, eight, rows, hidden, out, random)}
+	block := b.tensor(tensor.F64, tensor.StepSize)
+	kept := b.held
+	for s := range steps {
+		b.held = nil
+		ops := d.Ops()
+		x, h, a, y := b.tensor(tensor.BF16, rows, in), b.tensor(tensor.BF16, rows, hidden), b.tensor(tensor.BF16, rows, hidden), b.tensor(tensor.BF16, rows, out)
+		dh, dy := b.tensor(tensor.BF16, rows, hidden), b.tensor(tensor.BF16, rows, out)
+		run := func(layers []*f8Linear) []float64 {
+			layers[0].forward(h, x)
+			ops.Activate(a, h, tensor.SiLU)
+			layers[1].forward(y, a)
+			return tensor.GetFloat64(y)
+		}
+		v := make([]float64, rows*in)
+		for i := range v {
+			v[i] = random.NormFloat64()
+		}
+		tensor.SetFloat64(x, v)
+		want := run(teacher)
+		got := run(student)
+		loss, slope := 0.0, make([]float64, len(got))
+		for i := range got {
+			diff := got[i] - 2*want[i] - 0.5*random.NormFloat64()
+			loss += diff * diff / float64(len(got))
+			slope[i] = 2 * diff / float64(len(got))
+		}
+		if s == 0 {
+			first = loss
+		}
+		if s >= steps-50 {
+			last += loss / 50
+		}
+		tensor.SetFloat64(dy, slope)
+		student[1].backward(dh, dy)
+		ops.ActivateBackward(dh, dh, h, tensor.SiLU)
+		student[0].backward(tensor.Tensor{}, dh)
+		state := make([]float64, tensor.StepSize)
+		state[tensor.StepLR], state[tensor.StepClip] = 0.01*(1-float64(s)/steps), 1
+		state[tensor.StepBias1], state[tensor.StepBias2] = 1-math.Pow(0.9, float64(s+1)), 1-math.Pow(0.95, float64(s+1))
+		tensor.SetFloat64(block, state)
+		for _, l := range student {
+			l.update(block)
+		}
+		b.free()
+	}
+	b.held = kept
+	return first, last
 }
