@@ -13,8 +13,8 @@ import (
 type GPUGEMMResult struct {
 	Bench  string
 	Device string
-	Dtype  string // of the operands: "bf16", "f32", "tf32"
-	Layout string // of A and B: N as multiplied, T transposed
+	Dtype  string // of the operands: "bf16", "f32", "tf32", "fp8" (E4M3, gradients of outputs E5M2)
+	Layout string // of A and B: N as multiplied, T transposed; of fp8, which is kept in both layouts, those of the product in bf16
 	// The result is [M, N], sums of K products.
 	M, N, K int
 	// Rates in TFLOP/s: of 20 products, the best of three bursts, and once the card's clocks are
@@ -41,6 +41,9 @@ func (r *GPUGEMMResult) MarshalJSON() ([]byte, error) {
 	out[name+"_tflops"] = r.Burst
 	if r.Sustained > 0 {
 		out["sustained_tflops"], out[name+"_sustained_tflops"] = r.Sustained, r.Sustained
+		if r.Dtype == "fp8" && r.Layout == "NT" {
+			out[fmt.Sprintf("fp8_%dx%dx%d_sustained_tflops", r.Of[0], r.Of[1], r.Of[2])] = r.Sustained
+		}
 	}
 	return json.Marshal(out)
 }
@@ -50,7 +53,7 @@ const burst = 20
 
 // GPUGEMM times the three products of a linear layer of m tokens, n outputs and k inputs: Y = X·Wᵀ ("NT"), dX = dY·W
 // ("NN") and dW += dYᵀ·X ("TN"), on normally distributed numbers, weights times 0.02 as initialised: zeros or constants
-// take less power, and so run faster. seconds is the length of the sustained load, once to settle and once measured;
+// take less power, and so run faster. Those of fp8 are made of 8-bit operands, as docs/fp8.md says. seconds is the length of the sustained load, once to settle and once measured;
 // 0: bursts only.
 func GPUGEMM(dev tensor.Device, dtype string, m, n, k int, seconds float64) ([]*GPUGEMMResult, error) {
 	recorder, ok := dev.(tensor.Capturer)
@@ -94,19 +97,47 @@ func GPUGEMM(dev tensor.Device, dtype string, m, n, k int, seconds float64) ([]*
 	if err != nil {
 		return nil, err
 	}
+	products := [3]tensor.Matmul{{C: y, A: x, B: w, TransB: true}, {C: dx, A: y, B: w}, {C: dw, A: y, B: x, TransA: true, Beta: 1}}
+	if dtype == "fp8" {
+		if dev.Ops().Quantize == nil {
+			return nil, fmt.Errorf("%s has no 8-bit floats", dev.Name())
+		}
+		eights := func(x tensor.Tensor, format tensor.Dtype) (q, qt, scale tensor.Tensor) {
+			alloc := func(d tensor.Dtype, shape ...int) (t tensor.Tensor) {
+				if err != nil {
+					return t
+				}
+				if t, buf, err = tensor.New(dev, d, shape...); err == nil {
+					buffers = append(buffers, buf)
+				}
+				return t
+			}
+			q, qt, scale = alloc(format, x.Shape...), alloc(format, x.Shape[1], x.Shape[0]), alloc(dev.Float().Wide(), 1)
+			amax := alloc(dev.Float().Wide(), 1)
+			if err == nil {
+				dev.Ops().Zero(amax)
+				dev.Ops().AMax(tensor.AMax{X: x, All: amax})
+				dev.Ops().Quantize(tensor.Quantize{X: x, Q: q, QT: qt, AMax: amax, Scale: scale})
+			}
+			return q, qt, scale
+		}
+		qx, qxt, ofX := eights(x, tensor.F8E4M3)
+		qw, qwt, ofW := eights(w, tensor.F8E4M3)
+		qy, qyt, ofY := eights(y, tensor.F8E5M2)
+		if err != nil {
+			return nil, err
+		}
+		products = [3]tensor.Matmul{{C: y, A: qx, B: qw, TransB: true, ScaleA: ofX, ScaleB: ofW, FastSum: true},
+			{C: dx, A: qy, B: qwt, TransB: true, ScaleA: ofY, ScaleB: ofW}, {C: dw, A: qyt, B: qxt, TransB: true, ScaleA: ofY, ScaleB: ofX, Beta: 1}}
+	}
 	var out []*GPUGEMMResult
-	for _, p := range []struct {
+	for i, p := range []struct {
 		layout  string
 		m, n, k int
-		product tensor.Matmul
-	}{
-		{"NT", m, n, k, tensor.Matmul{C: y, A: x, B: w, TransB: true}},
-		{"NN", m, k, n, tensor.Matmul{C: dx, A: y, B: w}},
-		{"TN", n, k, m, tensor.Matmul{C: dw, A: y, B: x, TransA: true, Beta: 1}},
-	} {
+	}{{"NT", m, n, k}, {"NN", m, k, n}, {"TN", n, k, m}} {
 		r := &GPUGEMMResult{Bench: "gemm", Device: dev.Name(), Dtype: dtype, Layout: p.layout, M: p.m, N: p.n, K: p.k, Of: [3]int{m, n, k}}
 		tflop := 2e-12 * float64(m) * float64(n) * float64(k)
-		if r.Burst, r.Sustained, err = productRates(dev, recorder, p.product, tflop, seconds); err != nil {
+		if r.Burst, r.Sustained, err = productRates(dev, recorder, products[i], tflop, seconds); err != nil {
 			return nil, fmt.Errorf("%s %dx%dx%d: %w", p.layout, p.m, p.n, p.k, err)
 		}
 		out = append(out, r)

@@ -56,6 +56,12 @@ func TestGPUGEMM(t *testing.T) {
 	if len(list) != 3 {
 		t.Errorf("%d products", len(list))
 	}
+	if list, err = GPUGEMM(dev, "fp8", 48, 16, 32, 0.01); err != nil || len(list) != 3 || list[2].Dtype != "fp8" {
+		t.Errorf("%d products of fp8: %v", len(list), err)
+	}
+	if _, err := GPUGEMM(dev, "fp8", 1<<20, 1<<20, 1<<20, 0); err == nil {
+		t.Error("products of 12 TiB fit")
+	}
 	if _, err := GPUGEMM(dev, "bf16", 1<<20, 1<<20, 1<<20, 0); err == nil {
 		t.Error("products of 12 TiB fit")
 	}

@@ -26,7 +26,7 @@ type benchGemmCmd struct {
 	Threads   int      `placeholder:"N" help:"Threads; default: all"`
 	Rounds    int      `default:"25" help:"Timed products on a CPU"`
 	Device    string   `default:"cpu" placeholder:"cpu|cuda:N" help:"Device; on a GPU MxNxK is a linear layer of M tokens, N outputs and K inputs, whose three products in a training step are timed"`
-	Dtype     string   `default:"auto" enum:"auto,bf16,f32,tf32" help:"Operands on a GPU: bf16, f32, tf32"`
+	Dtype     string   `default:"auto" enum:"auto,bf16,f32,tf32,fp8" help:"Operands on a GPU: bf16, f32, tf32, fp8"`
 	Sustained float64  `placeholder:"SECONDS" help:"On a GPU: also the rate under a load of so many seconds, after as many to settle"`
 	Fast      bool     `default:"true" negatable:"" help:"On a GPU: the fastest of several algorithms"`
 	JSON      bool     `help:"Print JSON, an object a line"`
@@ -84,6 +84,8 @@ func (c *benchGemmCmd) onGPU(e *env, sizes [][3]int) error {
 		opt.Dtype = "bf16"
 	case "tf32":
 		opt.Dtype, opt.TF32 = "f32", true
+	case "fp8":
+		opt.Dtype = "bf16"
 	}
 	dev, _, err := device.Open(c.Device, opt)
 	if err != nil {
