@@ -88,6 +88,11 @@ func (c *compiler) emitGradients(in *instruction, f func(*Grads)) {
 	if n.Scratch && !slices.ContainsFunc(n.In, func(v *Var) bool { return v.needsGrad }) {
 		m.through(0, nil)
 	}
+	for _, x := range n.Temporaries {
+		b := c.newBuffer(x.Name, x.Dtype, x.Shape)
+		m.write(b)
+		m.g.temps = append(m.g.temps, b)
+	}
 	ops := c.t.dev.Ops()
 	in.run = func() {
 		for _, b := range m.zeros {

@@ -13,6 +13,9 @@ func (t *Tape) GELUMLP(x *Var, up, upBias, down, downBias *Param) *Var {
 	must(len(up.Shape) == 2 && len(down.Shape) == 2 && x.Cols() == up.Shape[1] && up.Shape[0] == down.Shape[1], "MLP", "%v times %v and %v, transposed", x, up, down)
 	must(upBias == nil || slices.Equal(upBias.Shape, up.Shape[:1]), "MLP", "bias %v beside %v", upBias, up)
 	must(downBias == nil || slices.Equal(downBias.Shape, down.Shape[:1]), "MLP", "bias %v beside %v", downBias, down)
+	if up.Eight != nil || down.Eight != nil {
+		return t.Linear(t.Activate(t.Linear(x, up, upBias), tensor.GELUTanh), down, downBias)
+	}
 	ops := t.dev.Ops()
 	pre, h := t.NewVar("mlp.pre", x.Dtype, x.Rows(), up.Shape[0]), t.NewVar("mlp.gelu", x.Dtype, x.Rows(), up.Shape[0])
 	first := &Node{Name: "linear gelu", In: []*Var{x}, Out: []*Var{pre, h}, Params: params(up, upBias), Overwrites: []*Param{up}, Accumulates: true}

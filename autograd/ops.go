@@ -62,6 +62,10 @@ func (t *Tape) LinearWide(x *Var, w *Param) *Var { return t.linear(x, w, nil, x.
 func (t *Tape) linear(x *Var, w, bias *Param, result tensor.Dtype) *Var {
 	must(len(w.Shape) == 2 && x.Cols() == w.Shape[1], "linear", "%v times %v transposed", x, w)
 	must(bias == nil || slices.Equal(bias.Shape, w.Shape[:1]), "linear", "bias %v beside %v", bias, w)
+	if w.Eight != nil {
+		must(result == x.Dtype, "linear", "%v of 8-bit floats with a wide result", w)
+		return t.linear8(x, w, bias)
+	}
 	ops := t.dev.Ops()
 	y := t.NewVar("linear", result, x.Rows(), w.Shape[0])
 	n := &Node{Name: "linear", In: []*Var{x}, Out: []*Var{y}, Params: []*Param{w}, Overwrites: []*Param{w}, Accumulates: true}

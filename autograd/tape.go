@@ -22,6 +22,8 @@ type Param struct {
 	At      int // elements from the chunk's start to Grad's
 	// Chunk numbers the chunk that holds the weights, for hooks.
 	Chunk int
+	// Eight, where it isn't nil, has Linear multiply 8-bit floats; Value is what they are made from.
+	Eight *Eight
 	// Padded, where it is more than the first dimension, says that rows of zeros up to so
 	// many follow in Value and Grad.
 	Padded int
@@ -111,8 +113,17 @@ type Node struct {
 	// Scratch: Backward needs a place for the gradient of In[0] even where no input's
 	// is wanted (only those of parameters are).
 	Scratch bool
+	// Temporaries are values that Backward writes for itself, at Grads.Temporary.
+	Temporaries []Temporary
 
 	region int
+}
+
+// Temporary is memory that is needed during one operation only.
+type Temporary struct {
+	Name  string
+	Dtype tensor.Dtype
+	Shape []int
 }
 
 // Remake says how a result is made again from values that the backward pass has at
@@ -226,7 +237,8 @@ type Grads struct {
 
 	in    []gradSlot
 	out   []*buffer // nil where nothing flowed
-	fresh []*Param  // whose gradient holds nothing yet
+	temps []*buffer
+	fresh []*Param // whose gradient holds nothing yet
 }
 
 // Beta is 1 if the gradient of p, one of Overwrites, is added to, and 0 if it holds nothing
@@ -246,6 +258,9 @@ func (g *Grads) Out(i int) tensor.Tensor {
 	}
 	return g.out[i].at
 }
+
+// Temporary is the i-th of the node's Temporaries.
+func (g *Grads) Temporary(i int) tensor.Tensor { return g.temps[i].at }
 
 // In is where the gradient of the i-th input goes, zero if it isn't wanted, and
 // whether to add to what is there.
