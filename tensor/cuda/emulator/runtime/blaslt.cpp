@@ -82,7 +82,7 @@ static int supportedF8(const Description& d, const Layout& a, const Layout& b, c
     if (capability) sscanf(capability, "%d.%d", &major, &minor);
     if (10 * major + minor < 89 || !isF8(a.type) || !isF8(b.type) || (a.type == E5M2 && b.type == E5M2)) return LtNotSupported;
     if (!d.transposeA || d.transposeB || (d.epilogue != Plain && d.epilogue != Bias) || d.compute != Compute32F) return LtNotSupported;
-    if (a.rows % 16 || a.columns % 16 || b.columns % 16 || a.stride % 16 || b.stride % 16 || out.stride * sizeOf(out.type) % 16) return LtNotSupported;
+    if (a.rows % 16 || a.columns % 16 || a.stride % 16 || b.stride % 16 || out.stride * sizeOf(out.type) % 16) return LtNotSupported;
     for (int mode : d.scaleModes) {
         if (mode != d.scaleModes[0] || (mode != OneScale && mode != OuterVector)) return LtNotSupported;
         if (mode == OuterVector && (major != 9 || environment("RINGTAIL_EMULATOR_BLAS", 120400) < 120900)) return LtNotSupported;
