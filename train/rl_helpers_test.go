@@ -328,8 +328,12 @@ func storeBytes(t testing.TB, m *model.Model) map[string]string {
 	return outcome(t, dir)
 }
 
-// startRun runs a recipe in this process and returns what it said.
+// startRun runs a recipe in this process and returns what it said. Without a device it is
+// the CPU, whatever the machine has, unless the recipe names one.
 func startRun(ctx context.Context, rec Recipe, objective, dir string, resume bool, dev tensor.Device) (said string, err error) {
+	if name, _ := rec.place(); dev == nil && (name == "" || name == "auto") {
+		dev = cpu.New()
+	}
 	var b bytes.Buffer
 	err = Start(ctx, rec, Options{Objective: objective, Dir: dir, Resume: resume, Progress: runs.ProgressPlain, Messages: &b, Device: dev})
 	return b.String(), err
