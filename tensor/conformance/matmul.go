@@ -46,6 +46,9 @@ func biasGradientTrial(s *suite, l layout, shape [3]int, transB, accumulate bool
 	if !accumulate {
 		c = tr.either("C", nil, m, n).out()
 	}
+	if accumulate {
+		c.through(1) // as above
+	}
 	bias := tr.gradient("DBias", m).through(1)
 	c.through(1)
 	tr.check(func(ops *tensor.Ops, at func(*operand) tensor.Tensor) {
