@@ -25,6 +25,7 @@ type manifestChunk struct {
 	File   string `json:"file,omitempty"` // absent for frozen chunks: they are the base model's
 	Len    int    `json:"len"`
 	Frozen bool   `json:"frozen,omitempty"`
+	Eight  bool   `json:"eight,omitempty"` // for products of 8-bit floats
 }
 
 type manifestTensor struct {
@@ -39,7 +40,7 @@ const manifestFile = "manifest.json"
 func (s *Store) manifest() manifest {
 	m := manifest{Format: 1, Dtype: s.exactDtype().String()}
 	for i, c := range s.Layout.Chunks {
-		mc := manifestChunk{Len: c.Len, Frozen: c.Frozen}
+		mc := manifestChunk{Len: c.Len, Frozen: c.Frozen, Eight: c.Eight}
 		if !c.Frozen {
 			mc.File = fmt.Sprintf("chunk-%05d.safetensors", i)
 		}
@@ -68,6 +69,9 @@ func (c *chunk) parts() []namedPart {
 	p := []namedPart{{"value", c.exact()}}
 	if !c.m.IsZero() {
 		p = append(p, namedPart{"m", c.m}, namedPart{"v", c.v})
+	}
+	if !c.eights.scales.IsZero() {
+		p = append(p, namedPart{"scale", c.eights.scales})
 	}
 	return p
 }
@@ -186,8 +190,10 @@ func (s *Store) ReadChunks(dir string) error {
 	return s.dev.Sync()
 }
 
-// round sets the weights that the device computes with from the master weights.
+// round sets the weights that the device computes with from the master weights, or from
+// those and the scales.
 func (c *chunk) round() {
+	c.eights.restore()
 	if !c.master.IsZero() {
 		c.value.Device.Ops().Copy(c.value, c.master)
 	}

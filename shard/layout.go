@@ -23,6 +23,9 @@ type Spec struct {
 	Frozen bool
 	// Decay: weight decay applies.
 	Decay bool
+	// Eight weights are kept Wide, for products of 8-bit floats made from them (Store.Eight),
+	// in chunks of their own.
+	Eight bool
 	// Pad is the number of rows of zeros that are kept after a matrix's last, so that
 	// products may take a round number of rows.
 	Pad int
@@ -68,6 +71,7 @@ type Layout struct {
 type ChunkLayout struct {
 	Len    int // elements, padding included
 	Frozen bool
+	Eight  bool
 }
 
 // DefaultChunk is the number of elements at which a chunk is closed: 64 MiB of
@@ -86,7 +90,8 @@ const align = tensor.Align
 // a chunk of its own.
 func Plan(specs []Spec, chunkLen int) (*Layout, error) {
 	l := &Layout{}
-	open := map[bool]int{false: -1, true: -1} // by frozen
+	type kind struct{ frozen, eight bool }
+	open := map[kind]int{} // the chunk that is being filled, and 1
 	seen := map[string]bool{}
 	for i := 0; i < len(specs); {
 		j := i + 1
@@ -99,17 +104,20 @@ func Plan(specs []Spec, chunkLen int) (*Layout, error) {
 				return nil, fmt.Errorf("tensor %s is listed twice", s.Name)
 			}
 			seen[s.Name] = true
+			if s.Eight != specs[i].Eight {
+				return nil, fmt.Errorf("tensors %s and %s are multiplied by one input: make both of 8-bit floats or neither", specs[i].Name, s.Name)
+			}
 			if s.Frozen != specs[i].Frozen {
 				return nil, fmt.Errorf("tensors %s and %s are multiplied by one input: freeze both or neither", specs[i].Name, s.Name)
 			}
 			n += s.Len() + s.padding()
 		}
-		frozen := specs[i].Frozen
-		c := open[frozen]
+		k := kind{specs[i].Frozen, specs[i].Eight}
+		c := open[k] - 1
 		if c < 0 || l.Chunks[c].Len > 0 && l.Chunks[c].Len+n > chunkLen {
 			c = len(l.Chunks)
-			l.Chunks = append(l.Chunks, ChunkLayout{Frozen: frozen})
-			open[frozen] = c
+			l.Chunks = append(l.Chunks, ChunkLayout{Frozen: k.frozen, Eight: k.eight})
+			open[k] = c + 1
 		}
 		at := l.Chunks[c].Len
 		for _, s := range specs[i:j] {

@@ -44,6 +44,7 @@ type chunk struct {
 	runs                      []run
 	buffers                   []*tensor.Buffer
 	first                     uint64 // elements of the chunks before it
+	eights                    eights // of a chunk whose weights are multiplied as 8-bit floats
 	// In place of memory for gradients, where they are in the arena; views are of the
 	// parameters whose Grad is part of it.
 	inArena *autograd.GradChunk
@@ -100,6 +101,13 @@ func NewStore(dev tensor.Device, l *Layout, opt Options) (*Store, error) {
 			label string
 		}
 		parts := []part{{&c.value, float, "weights"}}
+		if cl.Eight {
+			parts[0].dtype = float.Wide() // what a master weight is elsewhere
+			if err := s.openEights(c, i); err != nil {
+				s.Free()
+				return nil, err
+			}
+		}
 		if opt.Train && !cl.Frozen {
 			if opt.GradsInArena {
 				c.inArena = &autograd.GradChunk{Dtype: opt.Grad, Len: cl.Len, Bind: c.bind}
@@ -107,7 +115,7 @@ func NewStore(dev tensor.Device, l *Layout, opt Options) (*Store, error) {
 				parts = append(parts, part{&c.grad, opt.Grad, "gradients"})
 			}
 			parts = append(parts, part{&c.m, opt.State, "moments"}, part{&c.v, opt.State, "moments"})
-			if opt.State != float {
+			if opt.State != float && !cl.Eight {
 				parts = append(parts, part{&c.master, opt.State, "master weights"})
 			}
 		}
@@ -290,11 +298,12 @@ func (s *Store) Update(step tensor.Tensor, o optim.AdamW) {
 	ops := s.dev.Ops()
 	if ops.AdamWAll != nil {
 		ops.AdamWAll(list)
-		return
+	} else {
+		for _, a := range list {
+			ops.AdamW(a)
+		}
 	}
-	for _, a := range list {
-		ops.AdamW(a)
-	}
+	s.updateEights()
 }
 
 // Free gives the memory back.

@@ -32,7 +32,7 @@ func roundedOps(float tensor.Dtype) *tensor.Ops {
 	fields := reflect.ValueOf(ops).Elem()
 	for i := range fields.NumField() {
 		name, exact := fields.Type().Field(i).Name, fields.Field(i)
-		if name == "Zero" || name == "Copy" {
+		if name == "Zero" || name == "Copy" || exact.IsNil() {
 			continue
 		}
 		op := reflect.ValueOf(exact.Interface()) // as it is before the field is set
