@@ -27,6 +27,8 @@ type SFTOptions struct {
 	// the result calls all that.
 	Grad, State tensor.Dtype
 	Mode        string
+	// Eight, on a GPU, multiplies 8-bit floats in the layers (model.Options.Eight).
+	Eight bool
 	// Trace, on a GPU, receives a Chrome trace of one step's kernels.
 	Trace io.Writer
 }

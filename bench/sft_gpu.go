@@ -76,7 +76,7 @@ func GPUSFT(dev tensor.Device, name string, opt SFTOptions, seconds float64) (*G
 	if err != nil {
 		return nil, err
 	}
-	m, err := blankModel(c, dev, model.Options{Train: true, Seed: 1, Grad: opt.Grad, State: opt.State, GradsInArena: !opt.GradsApart})
+	m, err := blankModel(c, dev, model.Options{Train: true, Seed: 1, Grad: opt.Grad, State: opt.State, GradsInArena: !opt.GradsApart, Eight: opt.Eight})
 	if err != nil {
 		return nil, err
 	}

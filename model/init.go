@@ -17,6 +17,7 @@ func New(c *Config, dev tensor.Device, opt Options) (*Model, error) {
 	for _, e := range m.Store.Layout.Entries {
 		m.initTensor(e.Name, opt)
 	}
+	m.Store.MakeEights()
 	if err := dev.Sync(); err != nil {
 		m.Free()
 		return nil, err

@@ -54,6 +54,7 @@ func Load(path string, dev tensor.Device, opt Options) (*Model, error) {
 			return nil, fmt.Errorf("%s: tensor %s: %w", path, s.Name, err)
 		}
 	}
+	m.Store.MakeEights()
 	if err := dev.Sync(); err != nil {
 		m.Free()
 		return nil, err

@@ -39,6 +39,8 @@ type Options struct {
 	Decay func(name string, shape []int) bool
 	// ChunkLen is the size of chunks in elements; 0: shard.DefaultChunk.
 	ChunkLen int
+	// Eight has the layers' matrices, but for those of experts, multiplied as 8-bit floats (docs/fp8.md).
+	Eight bool
 	// FreshHead lets Load make a scalar head that the folder lacks; without it that is an error.
 	FreshHead bool
 	// Vocab, where it is more than the model's, lets Load add rows to the embedding
@@ -59,6 +61,7 @@ type Model struct {
 	Head   Head
 	Notes  []string // what Load left out of the weights, to be told
 
+	eight     bool // Options.Eight
 	dev       tensor.Device
 	embed     *autograd.Param
 	position  *autograd.Param // learned positions, from that of position 0 on
@@ -97,13 +100,13 @@ func (c *Config) specs(opt Options, head Head) []shard.Spec {
 	if decay == nil {
 		decay = optim.Decays
 	}
-	var out []shard.Spec
+	var list []shard.Spec
 	add := func(group, name string, shape ...int) {
 		pad := 0
 		if name == n.embed+".weight" || name == n.head+".weight" {
 			pad = -shape[0] & (vocabStep - 1)
 		}
-		out = append(out, shard.Spec{Name: name, Pad: pad, Shape: shape, Group: group, Decay: decay(name, shape),
+		list = append(list, shard.Spec{Name: name, Pad: pad, Shape: shape, Group: group, Decay: decay(name, shape),
 			Frozen: !opt.Train || opt.Frozen != nil && opt.Frozen(name)})
 	}
 	norm := func(name string) {
@@ -116,6 +119,7 @@ func (c *Config) specs(opt Options, head Head) []shard.Spec {
 	linear := func(group string, bias bool, in int, names []string, out ...int) {
 		for i, name := range names {
 			add(group, name+".weight", out[i], in)
+			list[len(list)-1].Eight = opt.Eight
 		}
 		for i, name := range names {
 			if bias {
@@ -188,7 +192,7 @@ func (c *Config) specs(opt Options, head Head) []shard.Spec {
 	case !c.Tied:
 		add("", n.head+".weight", c.Vocab, c.EmbedDim)
 	}
-	return out
+	return list
 }
 
 // allocate makes a model whose weights are still zero.
@@ -213,7 +217,7 @@ func allocate(c *Config, dev tensor.Device, opt Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{Config: c, Store: store, Head: head, dev: dev, ropes: map[ropeKey]*ropeTable{}}
+	m := &Model{Config: c, Store: store, Head: head, eight: opt.Eight, dev: dev, ropes: map[ropeKey]*ropeTable{}}
 	if err := m.wire(); err != nil {
 		store.Free()
 		return nil, err
@@ -307,6 +311,15 @@ func (m *Model) wire() error {
 		}
 		b.up, b.upBias = merged(".weight", up...), merged(".bias", up...)
 		b.down, b.downBias = param(at(n.down)+".weight"), param(at(n.down)+".bias")
+	}
+	if m.eight && err == nil {
+		for _, b := range m.block {
+			for _, p := range []*autograd.Param{b.qkv, b.o, b.up, b.down} {
+				if p != nil && err == nil { // of experts there are neither up nor down
+					err = m.Store.Eight(p)
+				}
+			}
+		}
 	}
 	return err
 }

@@ -93,14 +93,14 @@ func (s *Store) WriteChunks(dir string) error {
 		return err
 	}
 	m := s.manifest()
-	buf := make([]byte, pieceLen*s.exactDtype().Size())
+	buf := make([]byte, pieceLen*8) // of the widest type
 	for i, c := range s.chunks {
 		if m.Chunks[i].File == "" {
 			continue
 		}
 		var specs []safetensors.Spec
 		for _, p := range c.parts() {
-			specs = append(specs, safetensors.Spec{Name: p.name, Dtype: m.Dtype, Shape: []int{p.t.Len()}})
+			specs = append(specs, safetensors.Spec{Name: p.name, Dtype: p.t.Dtype.String(), Shape: []int{p.t.Len()}})
 		}
 		w, err := safetensors.Create(filepath.Join(dir, m.Chunks[i].File), nil, specs)
 		if err != nil {
@@ -168,8 +168,8 @@ func (s *Store) ReadChunks(dir string) error {
 			if !ok {
 				return fmt.Errorf("%s: no tensor %s: the checkpoint was written without optimizer state", f.Path(), p.name)
 			}
-			if t.Dtype != m.Dtype || len(t.Data) != p.t.Bytes() {
-				return fmt.Errorf("%s: tensor %s is %s %v, expected %s [%d]", f.Path(), p.name, t.Dtype, t.Shape, m.Dtype, p.t.Len())
+			if want := p.t.Dtype.String(); t.Dtype != want || len(t.Data) != p.t.Bytes() {
+				return fmt.Errorf("%s: tensor %s is %s %v, expected %s [%d]", f.Path(), p.name, t.Dtype, t.Shape, want, p.t.Len())
 			}
 		}
 	}

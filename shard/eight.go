@@ -24,11 +24,8 @@ type eight struct {
 // openEights allocates what chunk c, the i-th, has beside its matrices.
 func (s *Store) openEights(c *chunk, i int) error {
 	wide := s.dev.Float().Wide()
-	switch {
-	case s.dev.Ops().Quantize == nil:
+	if s.dev.Ops().Quantize == nil {
 		return fmt.Errorf("%s has no 8-bit floats; train in another precision", s.dev.Name())
-	case s.opt.Train && s.opt.State != wide:
-		return fmt.Errorf("weights of 8-bit floats with optimizer states of %v; %v is needed", s.opt.State, wide)
 	}
 	n := 0
 	for _, e := range s.Layout.Entries {

@@ -124,7 +124,7 @@ type benchSFTCmd struct {
 	Recompute string   `default:"none" enum:"none,selective,full" help:"What isn't kept for the backward pass: none, selective, full"`
 	Apart     bool     `help:"Gradients in memory of their own, as with several micro-batches a step"`
 	Device    string   `default:"cpu" placeholder:"cpu|cuda:N" help:"Device; on a GPU weights are bfloat16 unless --dtype says f32"`
-	Dtype     string   `default:"auto" enum:"auto,f32,bf16" help:"Weights and activations: f32, bf16"`
+	Dtype     string   `default:"auto" enum:"auto,f32,bf16,fp8" help:"Weights and activations: f32, bf16; fp8: bf16, and 8-bit floats in the layers' products"`
 	State     string   `default:"f32" enum:"f32,bf16" help:"Master weights and moments: f32; or bf16, without master weights"`
 	Fast      bool     `default:"true" negatable:"" help:"On a GPU: allow what gives other bytes on every run"`
 	Profile   string   `placeholder:"FILE" help:"On a GPU: write a Chrome trace of a step's kernels, and list them"`
@@ -155,11 +155,18 @@ func (c *benchSFTCmd) Run(e *env) error {
 
 func (c *benchSFTCmd) onGPU(e *env) error {
 	for _, name := range c.Shape {
-		dev, _, err := device.Open(c.Device, device.Options{Dtype: c.Dtype, Fast: c.Fast})
+		dtype, eight := c.Dtype, c.Dtype == "fp8"
+		if eight {
+			dtype = "bf16"
+		}
+		dev, _, err := device.Open(c.Device, device.Options{Dtype: dtype, Fast: c.Fast})
 		if err != nil {
 			return err
 		}
-		opt := bench.SFTOptions{Batch: c.Batch, Seq: c.Seq, Recompute: c.Recompute, GradsApart: c.Apart, Mode: fmt.Sprintf("%v weights, %s state", dev.Float(), c.State)}
+		opt := bench.SFTOptions{Batch: c.Batch, Seq: c.Seq, Recompute: c.Recompute, GradsApart: c.Apart, Eight: eight, Mode: fmt.Sprintf("%v weights, %s state", dev.Float(), c.State)}
+		if eight {
+			opt.Mode = fmt.Sprintf("F8 weights, %s state", c.State)
+		}
 		if c.State == "bf16" {
 			opt.State = tensor.BF16
 		}
