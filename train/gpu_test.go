@@ -155,9 +155,9 @@ func TestGPUReinforcement(t *testing.T) {
 			map[string]float64{"loss": 1e-4, "eval/loss": 1e-4, "eval/accuracy": 0.05, "grad_norm": 1e-3}},
 		{"reward bf16", "reward", tensor.BF16, []string{"train.steps=4", "eval.every=4", "reward.normalize=false", "data.held_out=0.05"}, []string{"optimizer.state=bf16"},
 			map[string]float64{"loss": 0.05, "eval/loss": 0.05}},
-		{"ppo f32", "ppo", tensor.F32, []string{"train.rollouts=2"}, nil,
+		{"ppo f32", "ppo", tensor.F32, []string{"train.rollouts=2", "ppo.ptx_coef=0.3"}, nil,
 			map[string]float64{"loss": 5e-3, "ppo/kl": 1e-2, "ppo/score": 1e-3, "ppo/ptx_loss": 1e-3, "ppo/critic_grad_norm": 1e-3}},
-		{"ppo bf16", "ppo", tensor.BF16, []string{"train.rollouts=2"}, []string{"ppo.ema=0.9"}, nil},
+		{"ppo bf16", "ppo", tensor.BF16, []string{"train.rollouts=2", "ppo.ptx_coef=0.3"}, []string{"ppo.ema=0.9"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			text := map[string]string{"reward": rewardBase(dir), "ppo": ppoBase(dir)}[c.objective]
@@ -261,7 +261,7 @@ func TestGPUGraphs(t *testing.T) {
 		{"sft", "sft", base(t), append([]string{"train.steps=9", "train.batch=7", "train.micro_tokens=64", "log.every=2"}, small...), 30, nil},
 		{"skips", "sft", base(t), append([]string{"train.steps=10", "train.batch=4", "train.micro_tokens=64", "eval.every=100"}, small[:2]...), 20, []int{2, 5, 6, 9}},
 		{"windows", "pretrain", base(t), append([]string{"data.train=[" + windowsText(t) + "]", "train.steps=8", "train.micro_tokens=160"}, small...), 6, nil},
-		{"ppo", "ppo", ppoBase(dir), []string{"train.rollouts=2", "ppo.prompts=4", "ppo.epochs=2", "ppo.max_tokens=6", "eval.answers=2", "samples.off=true"}, 20, nil},
+		{"ppo", "ppo", ppoBase(dir), []string{"train.rollouts=2", "ppo.prompts=4", "ppo.epochs=2", "ppo.ptx_coef=0.3", "ppo.max_tokens=6", "eval.answers=2", "samples.off=true"}, 20, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if testing.Short() && c.name == "ppo" {
