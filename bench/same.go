@@ -18,6 +18,7 @@ type SameOptions struct {
 	LR                float64
 	Warmup            int          // steps in which the learning rate rises to LR, where it stays
 	Grad, State       tensor.Dtype // see shard.Options
+	Eight             bool         // 8-bit floats in the layers' products
 }
 
 // SameResult is a training run on given batches, with the keys of torch_same.py.
@@ -81,7 +82,7 @@ func Same(dev tensor.Device, dir, batches string, o SameOptions) (*SameResult, e
 	if o.Grad == tensor.Invalid {
 		o.Grad = dev.Float().Wide()
 	}
-	m, err := model.Load(dir, dev, model.Options{Head: model.CausalLM, Train: true, Seed: 1, Grad: o.Grad, State: o.State})
+	m, err := model.Load(dir, dev, model.Options{Head: model.CausalLM, Train: true, Seed: 1, Grad: o.Grad, State: o.State, Eight: o.Eight})
 	if err != nil {
 		return nil, err
 	}

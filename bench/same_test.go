@@ -2,13 +2,16 @@ package bench
 
 import (
 	"encoding/binary"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"ringtail/model"
+	"ringtail/tensor"
 	"ringtail/tensor/cpu"
+	"ringtail/tensor/ref"
 )
 
 // TestSame: losses of given batches fall and are the same on another run; files that don't
@@ -51,6 +54,26 @@ func TestSame(t *testing.T) {
 	for i := range a.Losses {
 		if a.Losses[i] != b.Losses[i] || a.Norms[i] != b.Norms[i] {
 			t.Fatalf("step %d: %v, then %v", i, a.Losses[i], b.Losses[i])
+		}
+	}
+	// In 8-bit floats, where a device has them: another loss, but nearly the same.
+	o.Eight = true
+	if _, err := Same(dev, dir, file, o); err == nil || !strings.Contains(err.Error(), "8-bit") {
+		t.Errorf("8-bit floats on the CPU: %v", err)
+	}
+	narrow := ref.NewRounded(tensor.BF16)
+	c8, err := Same(narrow, dir, file, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Eight = false
+	c16, err := Same(narrow, dir, file, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, l := range c8.Losses {
+		if l == c16.Losses[i] || math.Abs(l/c16.Losses[i]-1) > 0.01 {
+			t.Errorf("step %d: loss %.5f in 8-bit floats, %.5f in bfloat16", i, l, c16.Losses[i])
 		}
 	}
 	o.Steps++

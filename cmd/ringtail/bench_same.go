@@ -23,7 +23,7 @@ type benchSameCmd struct {
 	LR        float64 `name:"lr" default:"3e-4" help:"Learning rate after the warm-up"`
 	Warmup    int     `default:"30" help:"Steps in which it rises"`
 	Device    string  `default:"cpu" placeholder:"cpu|cuda:N" help:"Device"`
-	Dtype     string  `default:"auto" enum:"auto,f32,bf16" help:"Weights and activations: f32, bf16"`
+	Dtype     string  `default:"auto" enum:"auto,f32,bf16,fp8" help:"Weights and activations: f32, bf16; fp8: bf16, and 8-bit floats in the layers' products"`
 	Gradients string  `default:"f32" enum:"f32,bf16" help:"Gradients of weights: f32, bf16"`
 	State     string  `default:"f32" enum:"f32,bf16" help:"Master weights and moments: f32; or bf16, without master weights"`
 	Fast      bool    `help:"On a GPU: allow what gives other bytes on every run"`
@@ -40,12 +40,16 @@ func (c *benchSameCmd) Run(e *env) error {
 	if c.Model == "" || c.Batches == "" || c.Batch < 1 || c.Seq < 1 || c.Steps < 1 {
 		return usagef("give --init, or --model and --batches")
 	}
-	dev, _, err := device.Open(c.Device, device.Options{Dtype: c.Dtype, Fast: c.Fast})
+	dtype := c.Dtype
+	if dtype == "fp8" {
+		dtype = "bf16"
+	}
+	dev, _, err := device.Open(c.Device, device.Options{Dtype: dtype, Fast: c.Fast})
 	if err != nil {
 		return err
 	}
 	defer device.Close(dev)
-	opt := bench.SameOptions{Batch: c.Batch, Seq: c.Seq, Steps: c.Steps, LR: c.LR, Warmup: c.Warmup}
+	opt := bench.SameOptions{Batch: c.Batch, Seq: c.Seq, Steps: c.Steps, LR: c.LR, Warmup: c.Warmup, Eight: c.Dtype == "fp8"}
 	for _, x := range []struct {
 		value string
 		dst   *tensor.Dtype
