@@ -137,6 +137,9 @@ func Same(dev tensor.Device, dir, batches string, o SameOptions) (*SameResult, e
 	}
 	r := &SameResult{Bench: "same", By: "ringtail", Device: dev.Name(), Batch: o.Batch, Seq: o.Seq,
 		Mode: fmt.Sprintf("%v weights, %v gradients, %v state", dev.Float(), o.Grad, state)}
+	if o.Eight {
+		r.Mode = fmt.Sprintf("F8 weights, %v gradients, %v state", o.Grad, state)
+	}
 	begin := time.Now()
 	for step := range o.Steps {
 		for row := range o.Batch {
