@@ -38,6 +38,32 @@ func TestAttention(t *testing.T) {
 	}
 }
 
+// TestAttentionShared takes the backward pass of two kernels for heads of 256 columns where a block has
+// the shared memory of compute capability 8.0.
+func TestAttentionShared(t *testing.T) {
+	d := open(t, Options{Float: tensor.BF16})
+	defer d.Close()
+	d.gpu.SharedMemory = min(d.gpu.SharedMemory, 163<<10)
+	shape := tensor.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: 256, Scale: 1.0 / 16}
+	if f, ok := d.flashFor(shape, true, tensor.BF16, flash.backwardShared); !ok || f.general || f.fused.rows > 0 {
+		t.Fatalf("the backward pass takes %+v", f)
+	}
+	attentionTrial(t, d, shape, []int{67, 0, 35})
+}
+
+// TestAttentionFused takes backward passes whose parts of dQ come from several tiles of keys, of which a window
+// leaves out the first ones.
+func TestAttentionFused(t *testing.T) {
+	d := open(t, Options{Float: tensor.BF16})
+	defer d.Close()
+	for _, headDim := range []int{64, 256} {
+		for _, window := range []int{0, 70} {
+			shape := tensor.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: headDim, Window: window, Scale: float32(1 / math.Sqrt(float64(headDim)))}
+			t.Run(fmt.Sprintf("%d/%d", headDim, window), func(t *testing.T) { attentionTrial(t, d, shape, []int{331 - headDim/2, 1}) })
+		}
+	}
+}
+
 func attentionTrial(t *testing.T, d *Device, shape tensor.AttentionShape, lengths []int) {
 	p, starts, longest := newPairs(t, d), []int32{0}, 0
 	for _, n := range lengths {

@@ -1,10 +1,6 @@
 package cuda
 
-import (
-	"fmt"
-
-	"ringtail/tensor"
-)
+import "ringtail/tensor"
 
 // firstKernels are those of a training step of a LLaMA or GPT-2 in its usual form: heads
 // of 64 or 128 columns, rows of whole 16 bytes, float32 gradients and master weights. What
@@ -22,12 +18,8 @@ func (d *Device) firstKernels() []string {
 	case d.opt.Float == tensor.F32:
 		add("attention_f32", "forward_f32", "delta_f32", "backward_keys_f32", "backward_queries_f32")
 	case d.dnn.handle == 0 || !d.opt.Fast: // deterministic gradients of packed rows aren't cuDNN's
-		for _, heads := range []int{64, 128} {
-			for _, pass := range []string{"forward", "backward_keys", "backward_queries"} {
-				add("attention", fmt.Sprintf("%s_%d_%s", pass, heads, float))
-			}
-		}
-		add("attention", "delta_"+float)
+		add("attention", "forward_64_"+float, "delta_fused_"+float, "backward_64_"+float)
+		add("attention", "forward_128_"+float, "delta_"+float, "backward_keys_128_"+float, "backward_queries_128_"+float)
 	}
 	add("loss", "softmax_"+wide+"_"+float, "sum_loss")
 	if float == wide {

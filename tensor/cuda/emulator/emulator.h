@@ -114,6 +114,10 @@ DEVICE u32 atomicMaxU32(u32* p, u32 v) {
     return old;
 }
 DEVICE void fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+DEVICE u32 loadAcquire(const u32* p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+DEVICE void addInOrder(float* p, const float (&v)[4]) {
+    for (int i = 0; i < 4; i++) p[i] += v[i];
+}
 
 DEVICE u32 floatBits(float x) { return emulator::fromBits<u32>(emulator::toBits(x)); }
 DEVICE float bitsFloat(u32 x) { return emulator::fromBits<float>(x); }

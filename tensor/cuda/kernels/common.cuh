@@ -55,6 +55,16 @@ DEVICE int atomicAddI32(int* p, int v) { return atomicAdd(p, v); }
 DEVICE u32 atomicMaxU32(u32* p, u32 v) { return atomicMax(p, v); }
 // Writes before it are seen by other blocks before writes after it.
 DEVICE void fence() { __threadfence(); }
+// A counter that other blocks raise: what they wrote before is seen after.
+DEVICE u32 loadAcquire(const u32* p) { u32 v; asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory"); return v; }
+// p[0..3] += v without waiting, where the caller sees to the order of additions; p is a multiple of 16 bytes.
+DEVICE void addInOrder(float* p, const float (&v)[4]) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
+#else
+    for (int i = 0; i < 4; i++) asm volatile("red.relaxed.gpu.global.add.f32 [%0], %1;" ::"l"(p + i), "f"(v[i]) : "memory");
+#endif
+}
 
 DEVICE float toFloat(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
 DEVICE bf16 toBF16(float x) { bf16 y; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); return y; }
