@@ -44,7 +44,7 @@ func (t *Tape) linear8(x *Var, w, bias *Param) *Var {
 	}
 	n.Forward = func() {
 		quantise(ops, tensor.Quantize{X: x.value, Q: q.value, QT: qt.value, AMax: amax.value, Scale: scale.value})
-		ops.Matmul(tensor.Matmul{C: y.value, A: q.value, B: e.W, TransB: true, ScaleA: scale.value, ScaleB: e.Scale, FastSum: true, Bias: valueOf(bias)})
+		ops.Matmul(tensor.Matmul{C: y.value, A: q.value, B: e.W, TransB: true, ScaleA: scale.value, ScaleB: e.Scale, Bias: valueOf(bias)})
 	}
 	n.Backward = func(g *Grads) {
 		dy, made := g.Out(0), tensor.Quantize{X: g.Out(0), AMax: g.Temporary(1), Scale: g.Temporary(2)}
