@@ -10,7 +10,6 @@ import (
 
 	"ringtail/autograd"
 	"ringtail/model"
-	"ringtail/optim"
 	"ringtail/rng"
 	"ringtail/tensor"
 )
@@ -114,13 +113,9 @@ func Alpaca(dev tensor.Device, name, lengthsFile string, updates int, seconds fl
 	}
 	took := time.Since(begin).Seconds()
 	loss := tensor.GetFloat64(a.loss)
-	r := &AlpacaResult{Bench: "alpaca", Model: name, Packed: true, Batch: alpacaBatch, RealTokPerS: round(float64(real)/took, 0),
-		TokPerS: round(float64(padded)/took, 0), Updates: n, StepS: round(took/float64(n), 4), KeptLayers: a.kept, Loss: round(loss[0]/math.Max(loss[1], 1), 4)}
-	if x, ok := dev.(meter); ok {
-		_, most := x.MemoryUse()
-		r.PeakGiB = round(float64(most)/(1<<30), 2)
-	}
-	return r, nil
+	return &AlpacaResult{Bench: "alpaca", Model: name, Packed: true, Batch: alpacaBatch, RealTokPerS: round(float64(real)/took, 0),
+		TokPerS: round(float64(padded)/took, 0), Updates: n, StepS: round(took/float64(n), 4), KeptLayers: a.kept, Loss: round(loss[0]/math.Max(loss[1], 1), 4),
+		PeakGiB: peakGiB(dev)}, nil
 }
 
 // blankModel is a model whose weights are copies of one block of random numbers.
@@ -321,14 +316,11 @@ func (a *alpaca) load(s *packedStep, b packedBatch, n int) {
 
 // work is an update.
 func (a *alpaca) work(s *packedStep) {
-	ops := a.dev.Ops()
 	a.m.Store.ZeroGrads()
-	ops.Zero(a.loss)
+	a.dev.Ops().Zero(a.loss)
 	s.prog.Forward()
 	s.prog.Backward()
-	a.m.Store.GradSumSquares(a.block.Slice(tensor.StepSumSquares, 1))
-	ops.ClipFactor(tensor.ClipFactor{Step: a.block, Check: a.loss, MaxNorm: 1})
-	a.m.Store.Update(a.block, optim.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01})
+	updateWeights(a.m, a.block, a.loss)
 }
 
 // run enqueues the n-th update.

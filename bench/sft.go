@@ -179,15 +179,21 @@ func (b *step) run(n int) timing {
 	_ = b.dev.Sync()
 	update := time.Now()
 	b.settings(n, 3e-4)
-	b.m.Store.GradSumSquares(b.block.Slice(tensor.StepSumSquares, 1))
-	ops.ClipFactor(tensor.ClipFactor{Step: b.block, Check: b.loss, MaxNorm: 1})
-	b.m.Store.Update(b.block, optim.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01})
+	updateWeights(b.m, b.block, b.loss)
 	_ = b.dev.Sync()
 	return timing{forward.Seconds(), time.Since(update).Seconds(), time.Since(begin).Seconds()}
 }
 
 // settings writes the step block of the n-th step.
 func (b *step) settings(n int, lr float64) { tensor.SetFloat64(b.block, stepSettings(n, lr)) }
+
+// updateWeights makes the optimizer step of the peers' scripts: clipping to a norm of 1, and
+// PyTorch's defaults of AdamW.
+func updateWeights(m *model.Model, block, loss tensor.Tensor) {
+	m.Store.GradSumSquares(block.Slice(tensor.StepSumSquares, 1))
+	m.Device().Ops().ClipFactor(tensor.ClipFactor{Step: block, Check: loss, MaxNorm: 1})
+	m.Store.Update(block, optim.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01})
+}
 
 // stepSettings is the step block of the n-th step, counted from 1.
 func stepSettings(n int, lr float64) []float64 {

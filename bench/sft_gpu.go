@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"ringtail/model"
-	"ringtail/optim"
 	"ringtail/tensor"
 	"ringtail/tensor/cuda"
 )
@@ -100,11 +99,7 @@ func GPUSFT(dev tensor.Device, name string, opt SFTOptions, seconds float64) (*G
 		dev.Ops().Zero(b.loss)
 		b.prog.Forward()
 	}
-	update := func() {
-		m.Store.GradSumSquares(b.block.Slice(tensor.StepSumSquares, 1))
-		dev.Ops().ClipFactor(tensor.ClipFactor{Step: b.block, Check: b.loss, MaxNorm: 1})
-		m.Store.Update(b.block, optim.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01})
-	}
+	update := func() { updateWeights(m, b.block, b.loss) }
 	b.next(1)
 	forward()
 	b.prog.Backward()
@@ -138,7 +133,8 @@ func GPUSFT(dev tensor.Device, name string, opt SFTOptions, seconds float64) (*G
 		}
 		times = append(times, time.Since(begin).Seconds()/float64(count))
 	}
-	loss, r := b.lastLoss(), &GPUSFTResult{}
+	loss := b.lastLoss()
+	var kernels []cuda.Timing
 	var phases [3][]float64
 	for range 5 {
 		n++
@@ -159,22 +155,27 @@ func GPUSFT(dev tensor.Device, name string, opt SFTOptions, seconds float64) (*G
 		forward()
 		b.prog.Backward()
 		update()
-		if r.Kernels, err = x.StopProfile(opt.Trace); err != nil {
+		if kernels, err = x.StopProfile(opt.Trace); err != nil {
 			return nil, err
 		}
 	}
 	params, _ := m.Store.Params()
 	sec, tokens := median(times), float64(s.batch*s.seq)
 	flops := (6*float64(params) + 6*float64(s.layers*s.hidden*s.seq)) * tokens
-	*r = GPUSFTResult{Kernels: r.Kernels, Bench: "sft", Model: name, Mode: opt.Mode, Device: dev.Name(), Batch: s.batch, Seq: s.seq, Params: params,
+	return &GPUSFTResult{Kernels: kernels, Bench: "sft", Model: name, Mode: opt.Mode, Device: dev.Name(), Batch: s.batch, Seq: s.seq, Params: params,
 		TokPerS: round(tokens/sec, 0), MFU: round(flops/sec/peakFLOPS, 4), Loss: round(loss, 4), StepS: round(sec, 5),
 		ForwardS: round(median(phases[0]), 5), BackwardS: round(median(phases[1]), 5), UpdateS: round(median(phases[2]), 5),
-		StartS: round(start, 3), ProcessS: round(process, 3), FirstLoss: round(first, 4)}
-	if x, ok := dev.(meter); ok {
-		_, most := x.MemoryUse()
-		r.PeakGiB = round(float64(most)/(1<<30), 2)
+		StartS: round(start, 3), ProcessS: round(process, 3), FirstLoss: round(first, 4), PeakGiB: peakGiB(dev)}, nil
+}
+
+// peakGiB is the most memory that tensors have taken, 0 of a device that doesn't count it.
+func peakGiB(dev tensor.Device) float64 {
+	x, ok := dev.(meter)
+	if !ok {
+		return 0
 	}
-	return r, nil
+	_, most := x.MemoryUse()
+	return round(float64(most)/(1<<30), 2)
 }
 
 // graphs are recorded pieces of a step.

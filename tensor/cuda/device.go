@@ -91,22 +91,31 @@ func Devices() ([]Info, error) {
 	if err := loadDriver(); err != nil {
 		return nil, err
 	}
-	var n int32
-	if err := check("cuDeviceGetCount", call(cu.deviceGetCount, address(&n))); err != nil {
+	n, err := count()
+	if err != nil {
 		return nil, err
 	}
 	var out []Info
-	for i := range int(n) {
+	for i := range n {
 		_, g, err := describe(i)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, g)
 	}
-	if n == 0 {
-		return nil, errNoGPU
-	}
 	return out, nil
+}
+
+// count is the number of GPUs, at least one.
+func count() (int, error) {
+	var n int32
+	if err := check("cuDeviceGetCount", call(cu.deviceGetCount, address(&n))); err != nil {
+		return 0, err
+	}
+	if n == 0 {
+		return 0, errNoGPU
+	}
+	return int(n), nil
 }
 
 var errNoGPU = errors.New("the NVIDIA driver sees no GPU; see whether nvidia-smi lists one, and start a container with --gpus all")
@@ -149,17 +158,13 @@ func Open(opt Options) (*Device, error) {
 		return nil, err
 	}
 	d := &Device{opt: opt}
-	var n int32
-	if err := check("cuDeviceGetCount", call(cu.deviceGetCount, address(&n))); err != nil {
+	n, err := count()
+	if err != nil {
 		return nil, err
 	}
-	if n == 0 {
-		return nil, errNoGPU
-	}
-	if opt.Index < 0 || opt.Index >= int(n) {
+	if opt.Index < 0 || opt.Index >= n {
 		return nil, fmt.Errorf("the machine has no cuda:%d; its last GPU is cuda:%d", opt.Index, n-1)
 	}
-	var err error
 	if d.handle, d.gpu, err = describe(opt.Index); err != nil {
 		return nil, err
 	}
@@ -313,11 +318,12 @@ func suffix(t tensor.Dtype) string {
 // is one long. Absent tensors are.
 func aligned16(ts ...tensor.Tensor) bool {
 	for _, t := range ts {
+		if t.IsZero() {
+			continue
+		}
 		size := t.Dtype.Size()
 		if t.Addr%16 != 0 || t.Cols()*size%16 != 0 || t.Rows() > 1 && t.Stride*size%16 != 0 {
-			if !t.IsZero() {
-				return false
-			}
+			return false
 		}
 	}
 	return true
